@@ -11,6 +11,7 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
         case trailingBytes = "bytes after the value"
     }
 
+    /// Which rule the text breaks at `offset`.
     package var reason: Reason
     /// Bytes from the text's start.
     package var offset: Int

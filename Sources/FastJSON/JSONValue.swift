@@ -22,6 +22,7 @@ package struct JSONObject: Sendable {
         package var key: String
         /// True for a key that fastjson writes without quotes because it is a number or an object.
         package var isRaw: Bool
+        /// `null` is a value too: it is written.
         package var value: JSONValue
 
         package init(key: String, isRaw: Bool = false, value: JSONValue) {
@@ -31,13 +32,16 @@ package struct JSONObject: Sendable {
         }
     }
 
+    /// Keys may repeat, as in the text that was read.
     package var members: [Member]
 
     package init(members: [Member] = []) {
         self.members = members
     }
 
+    /// Members, repeated keys included.
     package var count: Int { members.count }
+    /// Whether the object is `{}`.
     package var isEmpty: Bool { members.isEmpty }
 
     /// The value of a key (linear search: bodies have few members; build a dictionary for large tables).
@@ -81,10 +85,12 @@ extension JSONValue {
         return .object(object)
     }
 
+    /// An array of strings, in the order of the sequence.
     package static func strings(_ values: some Sequence<String>) -> JSONValue {
         .array(values.map { .string($0) })
     }
 
+    /// A whole number; of one that does not fit 64 bits the lowest 64.
     package static func integer(_ value: some BinaryInteger) -> JSONValue {
         .integer(Int64(truncatingIfNeeded: value))
     }
@@ -101,6 +107,7 @@ extension JSONValue {
         return object
     }
 
+    /// nil for anything else.
     package var array: [JSONValue]? {
         guard case .array(let array) = self else { return nil }
         return array
@@ -154,6 +161,7 @@ extension JSONValue {
         }
     }
 
+    /// Whether it is the literal `null`; a missing member is nil, not this.
     package var isNull: Bool {
         guard case .null = self else { return false }
         return true

@@ -3,6 +3,7 @@ import Glibc
 
 /// The one owner of an open file descriptor; it closes when its owner goes.
 package struct Descriptor: ~Copyable, Sendable {
+    /// The number for system calls; valid as long as this value.
     package let raw: Int32
 
     /// - Parameter raw: an open descriptor that only this value closes.
@@ -36,6 +37,7 @@ package struct Descriptor: ~Copyable, Sendable {
 
 /// The same for a descriptor that is kept in a class, an array or a dictionary, where `~Copyable` cannot.
 package final class SharedDescriptor: Sendable {
+    /// The number for system calls; valid as long as this object.
     package let raw: Int32
 
     /// Takes it over.

@@ -83,6 +83,7 @@ package struct DiskSpace: Sendable {
 
 /// An open file. Offsets and lengths are bytes.
 package protocol DiskFile: AnyObject, Sendable {
+    /// As it was opened; a later rename does not change it.
     var path: String { get }
     /// For `sendfile` and descriptor passing; -1 on a disk that is not real.
     var descriptor: Int32 { get }

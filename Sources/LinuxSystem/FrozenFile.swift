@@ -6,7 +6,9 @@ import Glibc
 package struct FrozenFile: Sendable {
     /// Which file a path led to, and in which state.
     package struct Identity: Hashable, Sendable {
+        /// `st_dev` of stat(2).
         package var device: UInt64
+        /// `st_ino` of stat(2).
         package var inode: UInt64
         /// Bytes.
         package var size: Int64
@@ -68,6 +70,7 @@ package struct FrozenFile: Sendable {
     /// The largest file that is copied.
     package static let bytesMax: Int64 = 256 << 20
 
+    /// Of the file the copy was made of.
     package let identity: Identity
     /// CRC-32 of the contents.
     package let checksum: UInt32

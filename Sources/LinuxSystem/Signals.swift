@@ -3,6 +3,7 @@ import Glibc
 
 /// Signals taken as data (signalfd(2)) instead of handlers.
 package struct Signals: ~Copyable, Sendable {
+    /// Readable while a signal waits: for poll(2) or epoll(7).
     package let descriptor: Descriptor
 
     /// Blocks `signals` in this thread; call before other threads start, which inherit it. All others that would end

@@ -3,7 +3,9 @@ import Glibc
 
 /// Two connected unix sockets, and messages with descriptors over them.
 package struct SocketPair: ~Copyable {
+    /// Either end; both are alike.
     package var first: Descriptor
+    /// The other end.
     package var second: Descriptor
 
     /// Both ends block and are close-on-exec.
@@ -20,6 +22,7 @@ package struct SocketPair: ~Copyable {
         return SocketPair(first: Descriptor(owning: ends.0), second: Descriptor(owning: ends.1))
     }
 
+    /// Both ends in classes, so that they can be kept and shared.
     package consuming func ends() -> (first: SharedDescriptor, second: SharedDescriptor) {
         (SharedDescriptor(first), SharedDescriptor(second))
     }

@@ -3,6 +3,7 @@ package struct GroupName: Hashable, Sendable, CustomStringConvertible {
     /// Bytes a group has at most: `CHARACTER_MAX_LENGTH` of RocketMQ's clients.
     package static let bytesMax = 255
 
+    /// UTF-8 of 1 to 255 bytes, fit to be part of a topic's name.
     package let text: String
     package var description: String { text }
 

@@ -5,10 +5,12 @@ package struct HostAddress: Hashable, Sendable {
     package let high: UInt64
     /// The lower half of an IPv6 address; an IPv4 address is its low 32 bits.
     package let low: UInt64
+    /// Whether it takes 16 bytes; an IPv4 address mapped into IPv6 does not.
     package let isIPv6: Bool
     /// As stored: 4 bytes, of which a port needs 2. Records of other writers may have any.
     package let port: Int32
 
+    /// - Parameter address: most significant byte first: 127.0.0.1 is `0x7f00_0001`.
     @inlinable
     package init(ipv4 address: UInt32, port: Int32) {
         high = 0

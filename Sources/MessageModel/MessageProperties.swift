@@ -81,6 +81,7 @@ public enum MessageProperties {
         return properties
     }
 
+    /// As above.
     package static func decode(_ bytes: [UInt8]) -> [String: String] {
         bytes.withUnsafeBytes { Self.decode($0) }
     }

@@ -18,7 +18,9 @@ package struct NameError: Error, Equatable, Sendable, CustomStringConvertible {
         case notUTF8
     }
 
+    /// What the text was to name.
     package let kind: Kind
+    /// What is wrong with the text.
     package let problem: Problem
     /// Whether the stricter rule for new names was applied.
     package let isNew: Bool

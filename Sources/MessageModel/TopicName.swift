@@ -7,6 +7,7 @@ package struct TopicName: Hashable, Sendable, CustomStringConvertible {
     /// Begins the name of a consumer group's dead-letter topic.
     package static let deadLetterPrefix = "%DLQ%"
 
+    /// UTF-8 of 1 to 255 bytes, one component of a path.
     package let text: String
     package var description: String { text }
 

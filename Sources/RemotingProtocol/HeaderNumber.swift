@@ -6,7 +6,9 @@ internal import MessageModel
 /// Numbers that are not here may have any value of their type, and the one that calculates with them does so without
 /// overflow (`+|`, `-|`, `*|` of `MessageModel`).
 package struct HeaderNumber<Value: FixedWidthInteger & Sendable>: Sendable {
+    /// RocketMQ's name of the field.
     package let name: StaticString
+    /// The values the broker or name server takes.
     package let bounds: ClosedRange<Value>
 
     init(_ name: StaticString, _ bounds: ClosedRange<Value>) {

@@ -7,7 +7,9 @@ package struct ExtField {
     var valueCount: Int32
     var value: UnsafeRawPointer
 
+    /// UTF-8, valid as long as the frame and its scratch.
     package var nameBytes: UnsafeRawBufferPointer { .init(start: name, count: Int(nameCount)) }
+    /// UTF-8, valid as long as the frame and its scratch. Numbers are decimal text.
     package var valueBytes: UnsafeRawBufferPointer { .init(start: value, count: Int(valueCount)) }
 
     @inline(__always)
@@ -26,6 +28,7 @@ package final class HeaderScratch {
     private(set) var text: UnsafeMutablePointer<UInt8>
     private var textCapacity: Int
 
+    /// Room for 64 fields and 4 KiB of text; both grow with the headers.
     package init() {
         fieldCapacity = 64
         fields = .allocate(capacity: fieldCapacity)
@@ -102,10 +105,13 @@ struct FieldCollector {
 
 /// The header fields (`extFields`) of one frame: a view valid only as long as the frame is.
 package struct ExtFields {
+    /// In the order of the frame; names may repeat.
     package let fields: UnsafeBufferPointer<ExtField>
 
+    /// What a frame without `extFields` has.
     package static var empty: ExtFields { ExtFields(fields: UnsafeBufferPointer(start: nil, count: 0)) }
 
+    /// Whether the frame has no header field.
     package var isEmpty: Bool { fields.isEmpty }
 
     /// The value's bytes. Like Java's map, the last of several equal names counts.
@@ -120,6 +126,7 @@ package struct ExtFields {
         return nil
     }
 
+    /// The value as a copy; bytes that are no UTF-8 are replaced. nil when the field is not there.
     package func string(_ name: StaticString) -> String? {
         bytes(name).map { String(decoding: $0, as: UTF8.self) }
     }

@@ -6,40 +6,63 @@ package import MessageModel
 ///     | born timestamp 8 | born host 8 or 20 | store timestamp 8 | store host 8 or 20 | reconsume times 4 |
 ///     | prepared transaction offset 8 | body length 4 | body | topic length 1 (2) | topic | properties length 2 | … |
 package struct MessageExt: Equatable, Sendable {
+    /// Where it is stored. In a retry topic property `RETRY_TOPIC` names the topic it was sent to.
     package var topic = ""
+    /// Inflated when it was stored with zlib.
     package var body: [UInt8] = []
+    /// By RocketMQ's names (`PropertyName`).
     package var properties: [String: String] = [:]
+    /// From 0.
     package var queueID: Int32 = 0
+    /// The producer's own; brokers only keep it.
     package var flag: Int32 = 0
+    /// Entries from the queue's beginning.
     package var queueOffset: Int64 = 0
+    /// Bytes from the commit log's beginning.
     package var physicalOffset: Int64 = 0
+    /// `MessageSysFlag`: compression, transaction state and the two bits for IPv6 hosts.
     package var sysFlag: Int32 = 0
+    /// Milliseconds since 1970, by the producer's clock.
     package var bornTimestamp: Int64 = 0
+    /// The producer's address, as the broker saw it.
     package var bornHost = HostAddress(ipv4: 0, port: 0)
+    /// Milliseconds since 1970, by the broker's clock.
     package var storeTimestamp: Int64 = 0
+    /// The broker's address; part of the offset message id.
     package var storeHost = HostAddress(ipv4: 0, port: 0)
+    /// How often a group has sent it back.
     package var reconsumeTimes: Int32 = 0
+    /// Of a transaction's message, the physical offset of its half message; else 0.
     package var preparedTransactionOffset: Int64 = 0
+    /// CRC32 of the body as it was stored, that is before it is inflated. Not checked here.
     package var bodyCRC: Int32 = 0
     /// Bytes of the record.
     package var storeSize: Int32 = 0
 
+    /// Topic length in one byte (`MESSAGE_MAGIC_CODE`).
     package static let magic: UInt32 = 0xdaa3_20a7
     /// 5.x: topic length in two bytes.
     package static let magicV2: UInt32 = 0xdaa3_20ab
+    /// Bit of `sysFlag`: the body is compressed.
     package static let compressedFlag: Int32 = 1
+    /// Bit of `sysFlag`: the born host has 20 bytes, not 8.
     package static let bornHostV6Flag: Int32 = 1 << 4
+    /// Bit of `sysFlag`: the store host has 20 bytes, not 8.
     package static let storeHostV6Flag: Int32 = 1 << 5
     /// A body that inflates to more is refused.
     package static let inflatedBytesMax = 64 << 20
 
     package init() {}
 
+    /// The producer's id (`UNIQ_KEY`); the offset message id when it gave none.
     package var messageID: String { properties["\(PropertyName.uniqueKey)"] ?? offsetMessageID }
+    /// The broker's id: store host and physical offset (`OffsetMessageID`).
     package var offsetMessageID: String {
         OffsetMessageID.text(host: storeHost, physicalOffset: physicalOffset)
     }
+    /// Property `TAGS`. nil when the producer set none.
     package var tags: String? { properties["\(PropertyName.tags)"] }
+    /// Property `KEYS`: keys for the index, separated by blanks. nil when the producer set none.
     package var keys: String? { properties["\(PropertyName.keys)"] }
 
     /// The messages of a pull's body.
@@ -140,6 +163,7 @@ private struct RecordReader {
 ///
 ///     | size 4 | magic 4 (0) | body CRC 4 (0) | flag 4 | body length 4 | body | properties length 2 | properties |
 package enum MessageBatch {
+    /// Adds one message. `properties` are in the form of the commit log, at most 65,535 bytes.
     package static func append(
         body: [UInt8], properties: [UInt8], flag: Int32 = 0, to bytes: inout [UInt8]
     ) {

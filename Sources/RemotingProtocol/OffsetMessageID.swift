@@ -3,6 +3,7 @@ package import MessageModel
 /// The message id a broker gives (`MessageDecoder.createMessageId`): host and physical offset in upper-case hex,
 /// 32 digits for IPv4, 56 for IPv6.
 package enum OffsetMessageID {
+    /// Length of the id in characters: 32 or 56.
     package static func digits(_ host: HostAddress) -> Int { (host.encodedSize + 8) * 2 }
 
     /// Writes `digits(host)` characters; returns their count.
@@ -21,6 +22,7 @@ package enum OffsetMessageID {
         return offset + Self.hex(UInt64(bitPattern: physicalOffset), digits: 16, to: target + offset)
     }
 
+    /// The id of the record that begins at this offset of the host's commit log.
     package static func text(host: HostAddress, physicalOffset: Int64) -> String {
         withUnsafeTemporaryAllocation(byteCount: Self.digits(host), alignment: 1) { bytes in
             if let start = bytes.baseAddress {
@@ -30,6 +32,7 @@ package enum OffsetMessageID {
         }
     }
 
+    /// Digits may be upper or lower case. nil when the text has another length or another character.
     package static func parse(_ text: String) -> (host: HostAddress, physicalOffset: Int64)? {
         let digits = Array(text.utf8)
         guard digits.count == 32 || digits.count == 56 else { return nil }

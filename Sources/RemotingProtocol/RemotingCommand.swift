@@ -4,14 +4,21 @@ package import NIOCore
 /// A request or response as an owned value: for clients, for requests a broker sends to its clients, and for tests.
 /// The hot paths of a broker use `RemotingFrame` and `ResponseEncoder` instead.
 package struct RemotingCommand: Equatable, Sendable {
+    /// A `RequestCode`, or a `ResponseCode` in a response; others are kept as they are.
     package var code: Int32
+    /// What the sender's program is written in.
     package var language: LanguageCode
+    /// Version of RocketMQ the sender claims (`MQVersion`, an ordinal).
     package var version: Int32
     /// Pairs a response with its request; a client sets it when it sends.
     package var opaque: Int32
+    /// Bit 0: response; bit 1: one-way.
     package var flag: Int32
+    /// Text for people; in a refusal the reason.
     package var remark: String?
+    /// Header fields by name. Numbers and flags are text.
     package var extFields: [String: String]
+    /// At most what `RemotingLimits.frameBytes` leaves beside the header.
     package var body: [UInt8]
 
     /// A request.
@@ -70,9 +77,13 @@ package struct RemotingCommand: Equatable, Sendable {
         buffer.writeBytes(body)
     }
 
+    /// Bit 0 of `flag`.
     package var isResponse: Bool { flag & RemotingFrame.responseFlag != 0 }
+    /// Bit 1 of `flag`: no response is expected.
     package var isOneway: Bool { flag & RemotingFrame.onewayFlag != 0 }
+    /// nil for a code this library does not know. Meaningful in responses only.
     package var responseCode: ResponseCode? { ResponseCode(rawValue: code) }
+    /// nil for a code this library does not know. Meaningful in requests only.
     package var requestCode: RequestCode? { RequestCode(rawValue: code) }
 
     /// The body as JSON.

@@ -41,6 +41,7 @@ package enum RemotingLimits {
     package static let frameBytes = 16 << 20
     /// Properties are at most 32 KiB and each byte of them at most six in JSON; the rest is small.
     package static let headerBytes = 1 << 20
+    /// Header fields of one frame.
     package static let headerFields = 4096
 }
 
@@ -49,22 +50,37 @@ package enum RemotingLimits {
 ///
 ///     | length 4 | serialization 1 | header length 3 | header | body |      length counts all after itself
 package struct RemotingFrame {
+    /// A `RequestCode`, or a `ResponseCode` in a response; others are kept as they are.
     package internal(set) var code: Int32 = 0
+    /// Bit 0: response; bit 1: one-way.
     package internal(set) var flag: Int32 = 0
+    /// Pairs a response with its request; the requesting side chose it.
     package internal(set) var opaque: Int32 = 0
+    /// Version of RocketMQ the sender claims (`MQVersion`, an ordinal).
     package internal(set) var version: Int32 = 0
+    /// What the sender's program is written in.
     package internal(set) var language: LanguageCode = .other
+    /// Form of this frame's header; a response uses the same.
     package internal(set) var serialization: HeaderSerialization = .json
+    /// UTF-8, escapes resolved.
     package internal(set) var remarkBytes: UnsafeRawBufferPointer?
+    /// The header fields, as views.
     package internal(set) var extFields: ExtFields = .empty
+    /// The header as it came, without length words.
     package internal(set) var header = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// What follows the header; may be empty.
     package internal(set) var body = UnsafeRawBufferPointer(start: nil, count: 0)
 
+    /// Bit of `flag`: a response.
     package static let responseFlag: Int32 = 1
+    /// Bit of `flag`: a request that expects no response.
     package static let onewayFlag: Int32 = 2
 
+    /// Bit 0 of `flag`.
     package var isResponse: Bool { flag & Self.responseFlag != 0 }
+    /// Bit 1 of `flag`: no response is expected.
     package var isOneway: Bool { flag & Self.onewayFlag != 0 }
+    /// A copy; bytes that are no UTF-8 are replaced.
     package var remark: String? { remarkBytes.map { String(decoding: $0, as: UTF8.self) } }
     /// What an answer needs to know of this request; may be kept.
     package var returnAddress: ReturnAddress {
@@ -108,8 +124,11 @@ package struct RemotingFrame {
 
 /// Where an answer goes: kept while a request waits (long polling, flush, replication).
 package struct ReturnAddress: Hashable, Sendable {
+    /// Of the request.
     package var opaque: Int32
+    /// Of the request's header.
     package var serialization: HeaderSerialization
+    /// The request expects no response: none is sent.
     package var isOneway: Bool
 
     package init(opaque: Int32, serialization: HeaderSerialization, isOneway: Bool) {

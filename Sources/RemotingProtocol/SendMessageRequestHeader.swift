@@ -2,21 +2,31 @@
 ///
 /// 10 spells its fields out, 310 and 320 abbreviate them to one letter (`SendMessageRequestHeaderV2`).
 package struct SendMessageRequestHeader {
+    /// Name in UTF-8, not checked yet.
     package internal(set) var producerGroup = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// Name in UTF-8, not checked yet.
     package internal(set) var topic = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// The template a missing topic is created from, usually `TBW102`.
     package internal(set) var defaultTopic = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// Queues the producer wants for a topic this message creates.
     package internal(set) var defaultTopicQueueNums: Int32 = 0
     /// Negative: the broker picks a queue.
     package internal(set) var queueID: Int32 = 0
+    /// `MessageSysFlag`: compression and transaction state.
     package internal(set) var sysFlag: Int32 = 0
     /// Milliseconds since 1970, by the producer's clock.
     package internal(set) var bornTimestamp: Int64 = 0
+    /// The producer's own; brokers only keep it.
     package internal(set) var flag: Int32 = 0
     /// `name U+0001 value U+0002 …`; empty when the request has none.
     package internal(set) var properties = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// How often the message was sent back; 0 when the field is missing.
     package internal(set) var reconsumeTimes: Int32 = 0
+    /// The producer works in a unit; decides the `topicSysFlag` of a topic this message creates.
     package internal(set) var unitMode = false
+    /// The body holds several messages (`MessageBatch`).
     package internal(set) var batch = false
+    /// How often a message may be sent back before it is a dead letter; nil: the group's settings decide.
     package internal(set) var maxReconsumeTimes: Int32?
 
     /// One bit for each field that must be there: a, b, c, d, e, f, g, h.

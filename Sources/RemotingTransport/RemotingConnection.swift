@@ -16,6 +16,7 @@ package final class RemotingConnection {
     /// The service's own data about this client.
     package var context: AnyObject?
 
+    /// The server's, to which all of this is confined.
     package var eventLoop: any EventLoop { channel.eventLoop }
 
     private let channel: any Channel

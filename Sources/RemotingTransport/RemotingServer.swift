@@ -7,10 +7,12 @@ package import RemotingProtocol
 
 /// What a server does with the frames of its connections. All calls come on the server's event loop.
 package protocol RemotingService: AnyObject {
+    /// Before the connection's first frame.
     func connectionOpened(_ connection: RemotingConnection)
     /// A request, valid inside this call only (see `RemotingFrame`). Responses to `RemotingConnection.request` do not
     /// come here.
     func received(_ frame: RemotingFrame, on connection: RemotingConnection)
+    /// After the connection's last frame; what is written to it now is dropped.
     func connectionClosed(_ connection: RemotingConnection)
     /// A frame with more bytes after its length word is refused as soon as that is read. Asked for large frames only;
     /// at least 1 MiB.
@@ -82,6 +84,7 @@ package struct RemotingServerConfiguration: Sendable {
 package final class RemotingServer {
     /// The one it runs on, with all its connections.
     package let eventLoop: any EventLoop
+    /// As it was given; the bounds hold for the server's whole time.
     package let configuration: RemotingServerConfiguration
     /// Which connections are taken.
     package let admission: ConnectionAdmission

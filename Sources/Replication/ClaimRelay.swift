@@ -19,8 +19,10 @@ package final class ClaimRelay {
 
     package init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
+    /// The broker-store to which answers go from now on. On the event loop.
     package func storeConnected(_ link: any StoreLink) { store = link }
 
+    /// Answers that come meanwhile are dropped. On the event loop.
     package func storeDisconnected() { store = nil }
 
     /// Where the master answers requests. A changed address is used at once.

@@ -25,6 +25,7 @@ package struct HATimes: Sendable {
     /// `haHousekeepingInterval`: after this much silence the other side counts as lost.
     package var housekeeping: TimeAmount
 
+    /// Less than 1 ms becomes 1 ms.
     package init(heartbeatMilliseconds: Int = 5_000, housekeepingMilliseconds: Int = 20_000) {
         heartbeat = .milliseconds(Int64(max(1, heartbeatMilliseconds)))
         housekeeping = .milliseconds(Int64(max(1, housekeepingMilliseconds)))
@@ -43,6 +44,7 @@ package struct HASession {
     package struct Transfer: Equatable {
         /// Bytes from the log's beginning; then how many.
         package var offset: Int64
+        /// Bytes; 0 is a heartbeat.
         package var size: Int
     }
 
@@ -55,6 +57,7 @@ package struct HASession {
         /// Bytes of a commit log file.
         package var fileSize: Int64
 
+        /// - Parameter fileSize: above 0.
         package init(minimum: Int64, written: Int64, fileSize: Int64) {
             precondition(fileSize > 0, "a commit log file has a size")
             self.minimum = minimum
@@ -73,6 +76,7 @@ package struct HASession {
     private var partial: UInt64 = 0
     private var partialBytes = 0
 
+    /// - Parameter batchSize: bytes of one transfer, cut to 1...`HAProtocol.maximumBody`.
     package init(batchSize: Int = 32 * 1024) {
         self.batchSize = min(max(1, batchSize), HAProtocol.maximumBody)
     }

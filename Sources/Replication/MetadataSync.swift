@@ -20,6 +20,7 @@ package final class MetadataSync {
         /// Between two copies of the master's tables.
         package var interval: TimeAmount
 
+        /// - Parameter nameServers: as in the setting: `;` between, blanks are left out.
         package init(
             brokerName: String, nameServers: String, haMasterAddress: String, interval: TimeAmount = .seconds(10)
         ) {
@@ -72,12 +73,14 @@ package final class MetadataSync {
         self.located = located
     }
 
+    /// Copies all tables at once: the broker-store may be a new process. On the event loop.
     package func storeConnected(_ link: any StoreLink) {
         store = link
         sent = [:]
         now()
     }
 
+    /// What rounds bring meanwhile is not delivered. On the event loop.
     package func storeDisconnected() { store = nil }
 
     /// The master's HA address as the broker-store got it with the answer to its registration.

@@ -7,6 +7,7 @@ package import WorkerProtocol
 package protocol StoreLink: AnyObject {
     /// False while so much waits to be sent that no more should be added.
     var isWritable: Bool { get }
+    /// Queues it and returns; also taken while `isWritable` is false. On the event loop.
     func send(_ message: WorkerMessage)
 }
 

@@ -149,6 +149,7 @@ public struct ReceivedMessage: Sendable, Hashable {
     /// The body as text; what is not UTF-8 becomes U+FFFD.
     public var text: String { String(decoding: body, as: UTF8.self) }
 
+    /// A message that no broker stored: hosts, log offset and CRC are 0.
     package init(
         topic: String, queue: MessageQueue, queueOffset: Int64 = 0, body: [UInt8], properties: [String: String] = [:],
         bornTimestamp: Int64 = 0, storeTimestamp: Int64 = 0, reconsumeTimes: Int = 0

@@ -73,10 +73,12 @@ package struct KVConfigTable: Equatable, Sendable {
         bytes += Self.bytes(namespace, key, value)
     }
 
+    /// nil when there is no such namespace or key.
     package func value(namespace: String, key: String) -> String? {
         table[namespace]?[key]
     }
 
+    /// Nothing happens when there is no such namespace or key.
     package mutating func delete(namespace: String, key: String) {
         guard let former = table[namespace]?.removeValue(forKey: key) else { return }
         bytes -= Self.bytes(namespace, key, former)

@@ -37,7 +37,9 @@ package final class NameServer: RemotingService {
     /// How often brokers that fell silent are looked for.
     package static let scanInterval = TimeAmount.seconds(10)
 
+    /// Brokers and topics as they are known now. On the event loop.
     package private(set) var tables = RouteTables()
+    /// With the changes operators have made while it runs (318). On the event loop.
     package private(set) var configuration: NameServerConfiguration
     /// What operators have changed with 318.
     private var changedSettings: ChangedSettings

@@ -3,14 +3,17 @@ package import RemotingProtocol
 
 /// What a broker reports of itself when it registers.
 package struct BrokerRegistration: Equatable, Sendable {
+    /// RocketMQ's `brokerClusterName`.
     package var clusterName: String
     /// `ip:port` for clients.
     package var brokerAddr: String
+    /// What master and slaves share.
     package var brokerName: String
     /// 0 is the master.
     package var brokerID: Int64
     /// `ip:port` for slaves.
     package var haServerAddr: String
+    /// All topics of the broker and the version of their table.
     package var topics: TopicConfigSerializeWrapper
     /// nil from brokers older than 3.0.11, which have none.
     package var filterServers: [String]?
@@ -47,10 +50,13 @@ package struct RouteTables: Sendable {
     package struct LiveBroker: Equatable, Sendable {
         /// When it registered last, and how long that holds: milliseconds.
         package var lastUpdateMilliseconds: Int64
+        /// How long the registration holds, from `lastUpdateMilliseconds` on.
         package var expiresAfterMilliseconds: Int64
+        /// Of the topics the broker registered last: another one means they changed.
         package var dataVersion: DataVersion
         /// The connection it registered by.
         package var connection: UInt64
+        /// `ip:port` for slaves.
         package var haServerAddr: String
         /// When that connection closed.
         package var closedAt: Int64?
@@ -93,7 +99,9 @@ package struct RouteTables: Sendable {
 
     /// Broker processes, slaves included; then topics, then whether `takeEvents` has something.
     package var brokerCount: Int { liveTable.count }
+    /// Topics with a queue at any broker.
     package var topicCount: Int { topicQueueTable.count }
+    /// Whether `takeEvents` has something.
     package var hasEvents: Bool { !events.isEmpty }
 
     // MARK: - Registration
@@ -253,6 +261,7 @@ package struct RouteTables: Sendable {
 
     // MARK: - Leaving
 
+    /// Takes the broker out at once, and with the last address of a name its topics.
     package mutating func unregister(clusterName: String, brokerAddr: String, brokerName: String, brokerID: Int64) {
         remove(brokerAddr, reason: .unregistered)
         guard var data = brokerAddrTable[brokerName], data.brokerAddrs.removeValue(forKey: brokerID) != nil else {
@@ -308,6 +317,7 @@ package struct RouteTables: Sendable {
         Set(brokerAddrTable.flatMap { entry in entry.value.brokerAddrs.keys.map { Self.identity(entry.key, $0) } })
     }
 
+    /// `NAME/ID`: names a broker wherever it listens.
     package static func identity(_ brokerName: String, _ brokerID: Int64) -> String { "\(brokerName)/\(brokerID)" }
 
     private mutating func remove(_ address: String, reason: Removal) {
@@ -338,6 +348,7 @@ package struct RouteTables: Sendable {
         events.append(.topicRemoved(topic: topic))
     }
 
+    /// Deletes a topic at all brokers. A broker that still has it registers it again.
     package mutating func delete(topic: String) {
         if let queues = topicQueueTable.removeValue(forKey: topic) {
             for brokerName in queues.keys { topicsOfBroker[brokerName]?.remove(topic) }
@@ -395,12 +406,15 @@ package struct RouteTables: Sendable {
             queueDatas: names.compactMap { queues[$0] }, brokerDatas: brokers, filterServerTable: filterServers)
     }
 
+    /// All brokers by name, and the names by cluster (106).
     package var clusterInfo: ClusterInfo {
         ClusterInfo(brokerAddrTable: brokerAddrTable, clusterAddrTable: clusterAddrTable)
     }
 
+    /// Names of all topics, sorted.
     package var topics: [String] { topicQueueTable.keys.sorted() }
 
+    /// Names of the topics that brokers of this cluster have, sorted.
     package func topics(of cluster: String) -> [String] {
         let names = clusterAddrTable[cluster] ?? []
         return names.reduce(into: Set<String>()) { $0.formUnion(topicsOfBroker[$1] ?? []) }.sorted()
@@ -420,6 +434,8 @@ package struct RouteTables: Sendable {
         }.keys.sorted()
     }
 
+    /// The addresses of a broker's servers; nil when none is registered.
     package func brokerData(_ brokerName: String) -> BrokerData? { brokerAddrTable[brokerName] }
+    /// The process that serves this address, slaves included; nil when none is registered.
     package func live(_ brokerAddr: String) -> LiveBroker? { liveTable[brokerAddr] }
 }

@@ -7,8 +7,11 @@ package import FastJSON
 /// So a change is kept beside the worker's tables, with the value of the file at that time (`file`, absent where it had
 /// none). A later change of the file comes last: then the file holds.
 package struct ChangedSettings: Sendable {
+    /// A value in effect in place of the file's.
     package struct Change: Equatable, Sendable {
+        /// What is in effect, in the spelling a file has.
         package var value: String
+        /// The file's value when the change was made; nil when the file named none.
         package var file: String?
     }
 
@@ -22,6 +25,7 @@ package struct ChangedSettings: Sendable {
         package var refused: [String] = []
     }
 
+    /// By key: those that hold now.
     package private(set) var changes: [String: Change] = [:]
     /// What the configuration file (or the command line) contains.
     private var file: [String: String]
@@ -36,6 +40,7 @@ package struct ChangedSettings: Sendable {
         self.standard = Dictionary(standard, uniquingKeysWith: { $1 })
     }
 
+    /// An operator's change; going back to the file's value, or else the standard one, removes it.
     package mutating func change(_ key: String, to value: String) {
         let change = (file[key] ?? standard[key]) == value ? nil : Change(value: value, file: file[key])
         if changes[key] != change { isDirty = true }
@@ -80,6 +85,7 @@ package struct ChangedSettings: Sendable {
         }.sorted { $0.key < $1.key }
     }
 
+    /// The content of the file, in the form above, sorted by key.
     package var json: JSONValue {
         let members = changes.sorted { $0.key < $1.key }.map { key, change in
             (
@@ -91,6 +97,7 @@ package struct ChangedSettings: Sendable {
         return .fields([("settings", .fields(members))])
     }
 
+    /// The state is on disk, or on its way there.
     package mutating func markWritten() { isDirty = false }
 
     /// Whether a file of this content is one of ours.

@@ -1,7 +1,10 @@
 /// Java properties, one `key=value` a line: RocketMQ's configuration files and the bodies of requests 25 and 318.
 package enum JavaProperties {
+    /// One key and value, escapes resolved.
     package struct Entry: Hashable, Sendable {
+        /// Never empty.
         package var key: String
+        /// May be empty; without blanks at the end.
         package var value: String
         /// Where the entry begins, from 1 on.
         package var line: Int
@@ -9,7 +12,9 @@ package enum JavaProperties {
 
     /// Why a text is no properties.
     package struct Malformed: Error, Hashable, Sendable, CustomStringConvertible {
+        /// From 1 on.
         package var line: Int
+        /// What is wrong with the line, without its number.
         package var reason: String
         package var description: String { "line \(line): \(reason)" }
     }

@@ -12,8 +12,11 @@ package enum RocketMQSettings {
         case refused
     }
 
+    /// What an operator must know of such a setting with its value.
     package struct Verdict: Sendable {
+        /// Decides whether the platform starts with it.
         package let consequence: Consequence
+        /// Text for the operator: why, and what to do.
         package let reason: String
     }
 

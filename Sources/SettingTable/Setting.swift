@@ -10,7 +10,9 @@ package struct Setting: Sendable {
         package static let platform = Readers(rawValue: 1)
         /// Broker-store and replication workers.
         package static let broker = Readers(rawValue: 2)
+        /// Name server workers.
         package static let nameserver = Readers(rawValue: 4)
+        /// Filter workers.
         package static let filter = Readers(rawValue: 8)
     }
 
@@ -45,12 +47,17 @@ package struct Setting: Sendable {
 
     /// RocketMQ's name where RocketMQ has the setting.
     package let name: String
+    /// Where apus.toml(5) has it.
     package let section: Section
+    /// The processes that read it; several of them for some settings.
     package let readers: Readers
+    /// Which values it takes, and in which spelling.
     package let type: SettingType
     /// The value when the setting is not given, as one writes it; empty: none.
     package let standard: String
+    /// When a new value takes effect.
     package let change: Change
+    /// What it does in Apus, or why nothing.
     package let effect: Effect
     /// One line, without a full stop.
     package let meaning: String
@@ -82,8 +89,11 @@ package struct Setting: Sendable {
 
 /// Why a value is not usable. The text names the key, the value, what is expected and, where known, what was meant.
 package struct SettingRefusal: Error, Hashable, Sendable, CustomStringConvertible {
+    /// Key of the setting, as a file has it.
     package var name: String
+    /// The refused value, as it was given: unbounded and unescaped.
     package var value: String
+    /// What is expected instead.
     package var reason: String
 
     package init(name: String, value: String, reason: String) {

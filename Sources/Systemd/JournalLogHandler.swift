@@ -5,7 +5,9 @@ package import Logging
 /// Log lines as journal entries with fields: metadata `topic` becomes APUS_TOPIC, `consumerGroup` APUS_CONSUMER_GROUP.
 /// Every entry has APUS_WORKER, so `journalctl APUS_WORKER=broker-store-0` is that worker's log over all its restarts.
 package struct JournalLogHandler: LogHandler {
+    /// Less important lines are not written. `Logger` compares before it calls.
     package var logLevel: Logger.Level
+    /// Fields of every line of this handler.
     package var metadata: Logger.Metadata = [:]
     private let worker: String
 
@@ -14,11 +16,14 @@ package struct JournalLogHandler: LogHandler {
         logLevel = level
     }
 
+    /// One field of `metadata`.
     package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
+    /// Sends one entry, which a journal that does not listen loses. See `LogEdge` for what is escaped or suppressed.
+    /// Any thread.
     package func log(event: LogEvent) {
         guard let line = LogEdge.shared.pass(event, metadata) else { return }
         var fields = [

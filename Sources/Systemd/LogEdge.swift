@@ -22,16 +22,21 @@ package final class LogEdge: Sendable {
 
     /// A line fit to be written.
     package struct Line: Sendable {
+        /// Escaped; at most `messageBytesMax`.
         package var message: String
+        /// Values escaped, each at most `valueBytesMax`.
         package var metadata: Logger.Metadata
     }
 
     /// What was suppressed of one source line.
     package struct Suppressed: Sendable {
+        /// Lines since the last one that was written.
         package var count: Int
         /// The last of them.
         package var line: Line
+        /// Of the last of them.
         package var level: Logger.Level
+        /// Where the lines come from: file and line of this program's source.
         package var source: (file: String, line: UInt)
     }
 

@@ -3,7 +3,9 @@ package import Logging
 
 /// Log lines for a person at a terminal: date, time, level where it matters, worker, message, then key=value pairs.
 package struct StderrLogHandler: LogHandler {
+    /// Less important lines are not written. `Logger` compares before it calls.
     package var logLevel: Logger.Level
+    /// Pairs behind every line of this handler.
     package var metadata: Logger.Metadata = [:]
     private let worker: String
     private let colour: Bool
@@ -14,11 +16,13 @@ package struct StderrLogHandler: LogHandler {
         logLevel = level
     }
 
+    /// One pair of `metadata`.
     package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
+    /// Writes one line with one write(2); see `LogEdge` for what is escaped or suppressed. Any thread.
     package func log(event: LogEvent) {
         guard let passed = LogEdge.shared.pass(event, metadata) else { return }
         var now = timespec()

@@ -144,14 +144,22 @@ struct SourceTests {
         #expect(Self.comment("let url = \"http://whoever\"") == nil)
     }
 
+    /// What the sources declare for other modules, by file.
+    static let declarations = Result {
+        try shipped.map { file in
+            let text = try Repository.text(file)
+            return (file: file, text: text, found: SharedDeclaration.all(in: text))
+        }
+    }
+
     @Test("what a declaration for other modules throws is in its comment, or in that of the requirement it meets")
     func throwsAreDocumented() throws {
-        let all = try Self.shipped.map { ($0, ThrowingDeclaration.all(in: try Repository.text($0))) }
+        let all = try Self.declarations.get().map { ($0.file, $0.found.filter(\.throwsItself)) }
         let requirements = Set(
-            all.flatMap { $0.1 }.filter { $0.isRequirement && $0.isDocumented }.map(\.signature))
+            all.flatMap { $0.1 }.filter { $0.requirementOf != nil && $0.saysWhatItThrows }.map(\.signature))
         #expect(!requirements.isEmpty && all.flatMap { $0.1 }.count > 200, "the scan finds nothing any more")
         for (file, declarations) in all {
-            for one in declarations where !one.isDocumented && !requirements.contains(one.signature) {
+            for one in declarations where !one.saysWhatItThrows && !requirements.contains(one.signature) {
                 Issue.record("\(file):\(one.line): - Throws: which error, when? \(one.signature)")
             }
         }
@@ -190,12 +198,102 @@ struct SourceTests {
                 package var count: Int { items.filter { try read() }.count }
             }
             """
-        let found = ThrowingDeclaration.all(in: planted)
+        let found = SharedDeclaration.all(in: planted).filter(\.throwsItself)
         #expect(found.map(\.line) == [3, 4, 7, 8, 9, 16, 19, 22])
-        #expect(found.filter(\.isDocumented).map(\.line) == [3, 22])
-        #expect(found.filter(\.isRequirement).map(\.line) == [3, 4])
+        #expect(found.filter(\.saysWhatItThrows).map(\.line) == [3, 22])
+        #expect(found.filter { $0.requirementOf == "Reader" }.map(\.line) == [3, 4])
         #expect(found[0].signature == found[2].signature)
         #expect(found[4].signature == "static func open(_ path: String, mode: Int = 0) async throws(ReadError) -> File")
+    }
+
+    /// What Swift's own protocols ask for: its name says the same everywhere.
+    static let namedBySwift: Set<String> = [
+        "description", "debugDescription", "errorDescription", "==", "<", "hash", "encode", "rawValue", "id",
+        "makeIterator", "next", "startIndex", "endIndex",
+    ]
+
+    /// The declarations that need a comment and have none. An initializer needs none: it sets what its type's comment
+    /// and properties explain, and `throwsAreDocumented` asks for the errors. Nor does an override, or what meets one of
+    /// `requirements` in a source that names the protocol.
+    static func undocumented(
+        _ found: [SharedDeclaration], in text: String, requirements: [String: Set<String>]
+    ) -> [SharedDeclaration] {
+        let words = Set(text.split { !$0.isLetter && !$0.isNumber }.map(String.init))
+        return found.filter { one in
+            !one.isDocumented && !one.isOverride && one.keyword != "init" && !namedBySwift.contains(one.name)
+                && (one.requirementOf != nil || requirements[one.contract]?.isDisjoint(with: words) ?? true)
+        }
+    }
+
+    /// What protocols ask for with a comment, and which protocols do.
+    static func requirements(_ all: [SharedDeclaration]) -> [String: Set<String>] {
+        let pairs = all.filter(\.isDocumented).compactMap { one in one.requirementOf.map { (one.contract, Set([$0])) } }
+        return Dictionary(pairs) { $0.union($1) }
+    }
+
+    @Test("each declaration for other modules has a comment: units, bounds, errors, thread, or what it is for")
+    func declarationsAreDocumented() throws {
+        let all = try Self.declarations.get()
+        let everything = all.flatMap(\.found)
+        let requirements = Self.requirements(everything)
+        #expect(requirements.count > 20 && everything.count > 2000, "the scan finds nothing any more")
+        for (file, text, found) in all {
+            for one in Self.undocumented(found, in: text, requirements: requirements) {
+                Issue.record("\(file):\(one.line): a comment with three slashes: \(one.signature)")
+            }
+        }
+    }
+
+    @Test("the scan for comments finds each form of a declaration without one")
+    func declarationsAreFound() {
+        let planted = """
+            package import struct Low.Level
+            package protocol Reader {
+                /// Bytes.
+                var size: Int { get }
+                var path: String { get }
+                func read() -> Int
+            }
+            /// A file.
+            @frozen
+            package struct File: Reader, CustomStringConvertible {
+                package let size: Int = 1
+                package private(set) var path = ""
+                package nonisolated(unsafe) static let none = 0
+
+                // Two slashes are a remark.
+                @inlinable package func close(_ name: String = "{") {}
+                package var description: String { "" }
+                package static func < (left: File, right: File) -> Bool { false }
+                package init(_ size: Int) {}
+                package subscript(index: Int) -> Int { 0 }
+                /// Bytes of both.
+                package static func + (left: File, right: File) -> Int { 2 }
+                func inner() { var size = 1 }
+                public typealias Size = Int
+                package indirect enum Kind { case one }
+            }
+            public final class Box: Other {
+                package override func open() {}
+                public class func make() {}
+            }
+            extension File {
+                /// Detached.
+
+                package func far() {}
+                package static var size: Int { 1 }
+            }
+            package actor Keeper {}
+            """
+        let found = SharedDeclaration.all(in: planted)
+        let requirements = Self.requirements(found)
+        #expect(requirements == ["var size: Int": ["Reader"]])
+        let missing = Self.undocumented(found, in: planted, requirements: requirements)
+        #expect(missing.map(\.line) == [2, 5, 6, 12, 13, 16, 20, 24, 25, 27, 29, 34, 35, 37])
+        #expect(missing.prefix(6).map(\.name) == ["Reader", "path", "read", "path", "none", "close"])
+        // A type that meets no protocol explains its property itself.
+        let alone = SharedDeclaration.all(in: "package struct Box {\n    package let size: Int\n}")
+        #expect(Self.undocumented(alone, in: "struct Box", requirements: requirements).map(\.line) == [1, 2])
     }
 
     /// A line that shows where bytes lie: one of the drawings in comments, which may be wider.

@@ -5,6 +5,7 @@ package import FastJSON
 package protocol JSONBody: Equatable, Sendable {
     /// - Throws: `badBody`: a field is missing, of a wrong type or out of its bounds.
     init(json: JSONValue) throws(RemotingDecodeError)
+    /// The body in RocketMQ's spelling; `encoded` writes it in this order of fields.
     var json: JSONValue { get }
 }
 

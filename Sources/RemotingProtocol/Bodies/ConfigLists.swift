@@ -18,6 +18,7 @@ package struct CreateTopicListRequestBody: JSONBody {
 
 /// Several consumer groups at once (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, 225; RocketMQ 5).
 package struct SubscriptionGroupList: JSONBody {
+    /// In the order of the request.
     package var groupConfigList: [SubscriptionGroupConfig]
 
     package init(groupConfigList: [SubscriptionGroupConfig]) { self.groupConfigList = groupConfigList }

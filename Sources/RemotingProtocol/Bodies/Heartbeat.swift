@@ -2,14 +2,19 @@ package import FastJSON
 
 /// What one consumer group of a client wants of one topic.
 package struct SubscriptionData: JSONBody {
+    /// The subscribed topic; not checked yet.
     package var topic: String
+    /// The expression: tags with `||` between, `*` for all, or what `expressionType` says.
     package var subString: String
+    /// The tags of a `TAG` expression; empty for `*`.
     package var tagsSet: [String]
     /// Hashes of the tags (`String.hashCode`).
     package var codeSet: [Int32]
     /// Milliseconds since 1970 when the client last changed it.
     package var subVersion: Int64
+    /// `TAG`, `SQL92` or the type of a plugin.
     package var expressionType: String
+    /// RocketMQ's filter by a class of the consumer's.
     package var classFilterMode: Bool
 
     package init(
@@ -50,13 +55,17 @@ package struct SubscriptionData: JSONBody {
 
 /// One consumer group a client takes part in.
 package struct ConsumerData: JSONBody {
+    /// Name of the consumer group; not checked yet.
     package var groupName: String
     /// `CONSUME_ACTIVELY` (pull) or `CONSUME_PASSIVELY` (push).
     package var consumeType: String
     /// `BROADCASTING` or `CLUSTERING`.
     package var messageModel: String
+    /// Where a group without offsets begins: a name of RocketMQ's `ConsumeFromWhere`.
     package var consumeFromWhere: String
+    /// One for each topic the group subscribes to.
     package var subscriptionDataSet: [SubscriptionData]
+    /// The client works in a unit: a retry topic made for it gets `topicSysFlag` 2.
     package var unitMode: Bool
 
     package init(
@@ -111,9 +120,11 @@ package struct ConsumerData: JSONBody {
 
 /// What a client sends each broker every 30 s (34).
 package struct HeartbeatData: JSONBody {
+    /// Unique among clients; those in Java say `IP@instance`.
     package var clientID: String
     /// Names of its producer groups.
     package var producerGroups: [String]
+    /// One for each consumer group the client takes part in.
     package var consumerDataSet: [ConsumerData]
 
     package init(clientID: String, producerGroups: [String] = [], consumerDataSet: [ConsumerData] = []) {
@@ -142,8 +153,11 @@ package struct HeartbeatData: JSONBody {
 
 /// Asks whether a subscription's expression compiles (46).
 package struct CheckClientRequestBody: JSONBody {
+    /// `clientId` on the wire; empty when it is missing.
     package var clientID: String
+    /// The consumer group; empty when it is missing.
     package var group: String
+    /// Topic, type and expression to try.
     package var subscriptionData: SubscriptionData
 
     package init(clientID: String, group: String, subscriptionData: SubscriptionData) {
@@ -169,6 +183,7 @@ package struct CheckClientRequestBody: JSONBody {
 
 /// The clients of a consumer group (38).
 package struct GetConsumerListByGroupResponseBody: JSONBody {
+    /// Client IDs (`consumerIdList` on the wire).
     package var consumerIDList: [String]
 
     package init(consumerIDList: [String]) {

@@ -2,8 +2,11 @@ package import FastJSON
 
 /// One queue of a topic on one broker.
 package struct MessageQueue: JSONBody, Hashable, Comparable {
+    /// The topic's name; not checked yet.
     package var topic: String
+    /// What master and slaves of the queue share.
     package var brokerName: String
+    /// From 0; `queueId` on the wire.
     package var queueID: Int32
 
     package init(topic: String, brokerName: String, queueID: Int32) {
@@ -33,8 +36,11 @@ package struct MessageQueue: JSONBody, Hashable, Comparable {
 
 /// Locks queues for an orderly consumer (41), or unlocks them (42): both have this shape.
 package struct LockBatchRequestBody: JSONBody {
+    /// Name of the group; not checked yet.
     package var consumerGroup: String
+    /// The member that locks; `clientId` on the wire.
     package var clientID: String
+    /// The queues to lock or unlock, all of the broker that is asked.
     package var mqSet: [MessageQueue]
 
     package init(consumerGroup: String, clientID: String, mqSet: [MessageQueue]) {
@@ -58,10 +64,12 @@ package struct LockBatchRequestBody: JSONBody {
     }
 }
 
+/// RocketMQ has a class of its own for unlocking (42), with the same fields.
 package typealias UnlockBatchRequestBody = LockBatchRequestBody
 
 /// The queues of a `LockBatchRequestBody` that the client has locked now.
 package struct LockBatchResponseBody: JSONBody {
+    /// A subset of the queues asked for.
     package var lockOKMQSet: [MessageQueue]
 
     package init(lockOKMQSet: [MessageQueue]) {

@@ -7,7 +7,9 @@ package import FastJSON
 ///     | length 4 | DataVersion as JSON | number of topics 4 | (length 4 | TopicConfig.registrationText)* |
 ///     | length 4 | filter servers as a JSON array | from 5.x: number of mappings 4 … (skipped) |
 package struct RegisterBrokerBody: JSONBody {
+    /// The broker's topics and the version of their table.
     package var topicConfigSerializeWrapper: TopicConfigSerializeWrapper
+    /// Addresses of RocketMQ's filter servers; Apus has none.
     package var filterServerList: [String]
 
     /// A body larger than this when inflated is refused (about half a million topics).

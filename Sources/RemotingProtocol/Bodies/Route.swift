@@ -2,10 +2,15 @@ package import FastJSON
 
 /// A topic's queues on one broker.
 package struct QueueData: JSONBody {
+    /// Key of the `BrokerData` with the addresses.
     package var brokerName: String
+    /// Consumers read queues 0 to this, exclusive.
     package var readQueueNums: Int32
+    /// Producers write queues 0 to this, exclusive.
     package var writeQueueNums: Int32
+    /// Bits of `Permission`.
     package var perm: Int32
+    /// `TopicSysFlag`: 1 unit, 2 unit subscription.
     package var topicSysFlag: Int32
 
     package init(
@@ -39,8 +44,11 @@ package struct QueueData: JSONBody {
 
 /// The addresses of the brokers of one name: 0 is the master's id.
 package struct BrokerData: JSONBody {
+    /// Name of the cluster the broker belongs to.
     package var cluster: String
+    /// What master and slaves share.
     package var brokerName: String
+    /// Broker ID → `host:port`. Keys are numbers, which fastjson writes without quotes.
     package var brokerAddrs: [Int64: String]
 
     package init(cluster: String, brokerName: String, brokerAddrs: [Int64: String]) {
@@ -81,8 +89,11 @@ package struct BrokerData: JSONBody {
 
 /// Where a topic is (105).
 package struct TopicRouteData: JSONBody {
+    /// Queues of an ordered topic: `broker:count`, with `;` between; nil for other topics.
     package var orderTopicConf: String?
+    /// One for each broker name that has the topic.
     package var queueDatas: [QueueData]
+    /// The brokers that `queueDatas` name.
     package var brokerDatas: [BrokerData]
     /// Broker address → its filter servers.
     package var filterServerTable: [String: [String]]
@@ -125,7 +136,9 @@ package struct TopicRouteData: JSONBody {
 
 /// All brokers a name server knows (106).
 package struct ClusterInfo: JSONBody {
+    /// Broker name → its addresses.
     package var brokerAddrTable: [String: BrokerData]
+    /// Cluster name → names of its brokers.
     package var clusterAddrTable: [String: Set<String>]
 
     package init(brokerAddrTable: [String: BrokerData] = [:], clusterAddrTable: [String: Set<String>] = [:]) {
@@ -161,7 +174,9 @@ package struct ClusterInfo: JSONBody {
 
 /// Names of topics (206, 224, 304, 305, …).
 package struct TopicList: JSONBody {
+    /// In the answer to 304 the topics that are named after clusters and brokers.
     package var topicList: [String]
+    /// `host:port` of a broker to ask for its system topics; nil in other answers.
     package var brokerAddr: String?
 
     package init(topicList: [String] = [], brokerAddr: String? = nil) {
@@ -185,6 +200,7 @@ package struct TopicList: JSONBody {
 
 /// Names and values (28, 219, the answer to 103).
 package struct KVTable: JSONBody {
+    /// Values that are no text are read as empty.
     package var table: [String: String]
 
     package init(table: [String: String] = [:]) {

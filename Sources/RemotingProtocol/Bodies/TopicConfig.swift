@@ -6,6 +6,7 @@ package struct DataVersion: JSONBody, Hashable {
     package var stateVersion: Int64
     /// Milliseconds since 1970 of the last change.
     package var timestamp: Int64
+    /// Changes so far; may wrap.
     package var counter: Int64
 
     package init(timestamp: Int64 = 0, counter: Int64 = 0, stateVersion: Int64 = 0) {
@@ -39,6 +40,9 @@ package struct DataVersion: JSONBody, Hashable {
 
 /// `PermName`.
 package enum Permission {
+    /// A topic may be created from this one.
+    /// Consumers may read.
+    /// Producers may send.
     @inlinable package static var inherit: Int32 { 1 }
     @inlinable package static var write: Int32 { 2 }
     @inlinable package static var read: Int32 { 4 }
@@ -48,14 +52,19 @@ package enum Permission {
 
 /// What a broker knows of a topic.
 package struct TopicConfig: JSONBody {
+    /// Not checked yet.
     package var topicName: String
+    /// Queues that consumers read; 16 when the writer left it out.
     package var readQueueNums: Int32
+    /// Queues that producers write; 16 when the writer left it out.
     package var writeQueueNums: Int32
     /// See `Permission`.
     package var perm: Int32
+    /// `SINGLE_TAG` or `MULTI_TAG`.
     package var topicFilterType: String
     /// `TopicSysFlag`: 1 unit, 2 unit subscription.
     package var topicSysFlag: Int32
+    /// An ordered topic: a broker without write permission refuses its messages at once.
     package var order: Bool
     /// 5.x (`message.type` …); nil for writers that have none.
     package var attributes: [String: String]?
@@ -125,6 +134,7 @@ package struct TopicConfig: JSONBody {
         }
     }
 
+    /// The short form that `init(registrationText:)` reads, without attributes.
     package var registrationText: String {
         "\(topicName) \(readQueueNums) \(writeQueueNums) \(perm) \(topicFilterType)"
     }
@@ -134,6 +144,7 @@ package struct TopicConfig: JSONBody {
 package struct TopicConfigSerializeWrapper: JSONBody {
     /// In the order they were read or shall be written.
     package var topicConfigTable: [TopicConfig]
+    /// Version of the table; a new one makes a name server read the topics again.
     package var dataVersion: DataVersion
 
     package init(topicConfigTable: [TopicConfig] = [], dataVersion: DataVersion = DataVersion()) {
@@ -162,14 +173,23 @@ package struct TopicConfigSerializeWrapper: JSONBody {
 
 /// What a consumer group may do on a broker (200, 201, `config/subscriptionGroup.json`).
 package struct SubscriptionGroupConfig: JSONBody {
+    /// Not checked yet.
     package var groupName: String
+    /// Members may consume; otherwise their reads are refused.
     package var consumeEnable = true
+    /// Members may begin at a queue's first message. Kept for tools: brokers of Apus do not read it.
     package var consumeFromMinEnable = true
+    /// Members that broadcast may pull.
     package var consumeBroadcastEnable = true
+    /// Queues of the group's retry topic.
     package var retryQueueNums: Int32 = 1
+    /// How often a message may be sent back before it is a dead letter; a client may state its own number.
     package var retryMaxTimes: Int32 = 16
+    /// The server that clients are told to pull from; 0 is the master.
     package var brokerID: Int64 = 0
+    /// The same for messages that have left the master's memory.
     package var whichBrokerWhenConsumeSlowly: Int64 = 1
+    /// Members are told when others come or go (40).
     package var notifyConsumerIDsChangedEnable = true
     /// Fields of later versions, kept as they were read.
     package var otherFields: [JSONObject.Member] = []
@@ -216,7 +236,9 @@ package struct SubscriptionGroupConfig: JSONBody {
 
 /// All consumer groups of a broker.
 package struct SubscriptionGroupWrapper: JSONBody {
+    /// In the order they were read or shall be written.
     package var subscriptionGroupTable: [SubscriptionGroupConfig]
+    /// Version of the table; another one makes a slave take it.
     package var dataVersion: DataVersion
 
     package init(subscriptionGroupTable: [SubscriptionGroupConfig] = [], dataVersion: DataVersion = DataVersion()) {

@@ -5,13 +5,21 @@ import MessageModel
 package struct BatchAckBody {
     /// Those of one pop of one queue. Keys on the wire have one letter each.
     package struct Entry {
+        /// `c` on the wire.
         package let group: String
+        /// As the pop named it; `t` on the wire.
         package let topic: String
+        /// Which of the group's topics the messages lie in; `r` on the wire.
         package let kind: PopTopicKind
+        /// Queue offset of the first message the pop took; `so` on the wire.
         package let startOffset: Int64
+        /// `q` on the wire; -1 when it is missing.
         package let queueID: Int32
+        /// Milliseconds since 1970; `pt` on the wire.
         package let popTime: Int64
+        /// `PopHandle.reviveQueue`; `rq` on the wire.
         package let reviveQueue: Int64
+        /// Milliseconds from `popTime` on; `it` on the wire.
         package let invisibleTime: Int64
         /// Offsets after `startOffset`, a bit each; the lowest bit of the first byte is `startOffset` itself.
         package let bits: [UInt8]
@@ -67,6 +75,7 @@ package struct BatchAckBody {
     /// Offsets an entry can name, from its start offset on.
     package static let offsetsMax = bitBytesMax * 8
 
+    /// `acks` on the wire, in its order.
     package let entries: [Entry]
 
     /// A body to be sent to the broker of this name.
@@ -103,8 +112,11 @@ package struct BatchAckBody {
 
 /// QUERY_ASSIGNMENT (400): which queues of a topic a member of a group is to read, and how.
 package struct QueryAssignmentRequestBody: JSONBody {
+    /// Not checked yet.
     package let topic: String
+    /// Not checked yet.
     package let consumerGroup: String
+    /// The member that asks; `clientId` on the wire.
     package let clientID: String
     /// `AVG` or `AVG_BY_CIRCLE`.
     package let strategyName: String
@@ -136,8 +148,11 @@ package enum MessageRequestMode: String, Sendable {
 
 /// SET_MESSAGE_REQUEST_MODE (401).
 package struct SetMessageRequestModeBody: JSONBody {
+    /// Not checked yet.
     package var topic: String
+    /// Not checked yet.
     package var consumerGroup: String
+    /// `PULL` when the request has none.
     package var mode: MessageRequestMode
     /// Queues of other members a popping one reads besides its own; not positive: all of them.
     package var popShareQueueNum: Int32

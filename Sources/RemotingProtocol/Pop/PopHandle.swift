@@ -16,10 +16,15 @@ package struct PopHandle: Equatable, Sendable {
     package var popTime: Int64
     /// For how long no other client gets it, from `popTime` on.
     package var invisibleTime: Int64
+    /// Queue of RocketMQ's revive topic; `orderedReviveQueue` for ordered groups.
     package var reviveQueue: Int64
+    /// Which of the group's topics the message lies in.
     package var kind: PopTopicKind
+    /// Of the broker the message was popped from.
     package var brokerName: String
+    /// From 0, in the topic that `kind` says.
     package var queueID: Int32
+    /// Of the message itself.
     package var queueOffset: Int64
 
     /// The handle with these parts.
@@ -56,6 +61,7 @@ package struct PopHandle: Equatable, Sendable {
         self = handle
     }
 
+    /// The eight parts, which `init(_:)` reads.
     package var text: String {
         "\(startOffset) \(popTime) \(invisibleTime) \(reviveQueue) \(kind.rawValue) \(brokerName) \(queueID) "
             + "\(queueOffset)"

@@ -1,10 +1,14 @@
 /// The header of POP_MESSAGE (200050): views into the frame, valid as long as it is. Times are milliseconds.
 package struct PopMessageRequestHeader {
+    /// Name in UTF-8, not checked yet.
     package let consumerGroup: UnsafeRawBufferPointer
+    /// Name in UTF-8, not checked yet.
     package let topic: UnsafeRawBufferPointer
     /// Below 0: any queue that may be read.
     package let queueID: Int32
+    /// Messages wanted at most (`maxMsgNums`).
     package let maxMessageNums: Int32
+    /// How long no other client gets the messages.
     package let invisibleTime: Int64
     /// How long the broker may wait for a message.
     package let pollTime: Int64
@@ -12,7 +16,9 @@ package struct PopMessageRequestHeader {
     package let bornTime: Int64
     /// 0: a group without offsets begins at the first message; 1: at the last.
     package let initMode: Int32
+    /// `TAG`, `SQL92` or the type of a plugin, in UTF-8 (`expType`).
     package let expressionType: UnsafeRawBufferPointer?
+    /// In UTF-8 (`exp`).
     package let expression: UnsafeRawBufferPointer?
     /// The group consumes in order.
     package let isOrdered: Bool
@@ -39,9 +45,13 @@ package struct PopMessageRequestHeader {
 
 /// What names a message in ACK_MESSAGE (200051) and CHANGE_MESSAGE_INVISIBLETIME (200053): views into the frame.
 package struct PoppedMessageHeader {
+    /// Name in UTF-8, not checked yet.
     package let consumerGroup: UnsafeRawBufferPointer
+    /// The topic the message lies in, maybe a retry topic; not checked yet.
     package let topic: UnsafeRawBufferPointer
+    /// From 0; not checked yet.
     package let queueID: Int32
+    /// Queue offset of the message.
     package let offset: Int64
     /// A `PopHandle`.
     package let extraInfo: UnsafeRawBufferPointer
@@ -59,7 +69,9 @@ package struct PoppedMessageHeader {
 
 /// What PEEK_MESSAGE (200052), NOTIFICATION (200054) and POLLING_INFO (200055) have in common: views into the frame.
 package struct PopQueueHeader {
+    /// Name in UTF-8, not checked yet.
     package let consumerGroup: UnsafeRawBufferPointer
+    /// Name in UTF-8, not checked yet.
     package let topic: UnsafeRawBufferPointer
     /// Below 0: any queue that may be read.
     package let queueID: Int32

@@ -5,6 +5,7 @@ package import RemotingProtocol
 /// Asks and changes name servers and brokers: clusters, topics, groups, offsets, messages, settings. Every call answers
 /// values. Any number of calls may be under way; a change at several servers is made at one after the other.
 public struct AdminClient: Sendable {
+    /// Shared by all calls, and closed with the client.
     package let connections: ServerConnections
     private let producer: Producer
     private let timeout: Duration

@@ -216,6 +216,7 @@ public struct GroupSettingsAtBroker: Sendable {
         (json.object?.members ?? []).map { ($0.key, $0.value.string ?? $0.value.text()) }
     }
 
+    /// One group of the answer to `GET_ALL_SUBSCRIPTIONGROUP_CONFIG`.
     package let json: JSONValue
 
     /// - Throws: `badBody`: `json` holds no settings of a group.
@@ -443,6 +444,7 @@ public struct ConsumerReport: Sendable {
     /// The stacks of its threads, when they were asked for.
     public var stacks: String? { json["jstack"]?.string }
 
+    /// The body of the answer to 307 (`ConsumerRunningInfo`).
     package let json: JSONValue
 
     package init(json: JSONValue) { self.json = json }
@@ -523,6 +525,7 @@ public struct DirectConsumption: Sendable {
     /// RocketMQ's field by name; nil when the client left it out.
     public subscript(field: String) -> String? { json[field]?.string }
 
+    /// The body of the answer to 309 (`ConsumeMessageDirectlyResult`).
     package let json: JSONValue
 }
 
@@ -539,6 +542,7 @@ public struct ConsumeQueueEntries: Sendable {
         }
     }
 
+    /// The body of the answer to 321 (`QueryConsumeQueueResponseBody`).
     package let json: JSONValue
 }
 

@@ -7,7 +7,9 @@ import RemotingTransport
 
 /// A topic's queues and the addresses of its brokers, as producers and consumers need them.
 package struct QueueRoute: Sendable {
+    /// Sorted; only of brokers with a master. At most `QueueLimits.queuesPerTopic` of each broker.
     package var writable: [MessageQueue] = []
+    /// Sorted; also of brokers with a slave alone. At most `QueueLimits.queuesPerTopic` of each broker.
     package var readable: [MessageQueue] = []
     /// Broker name → broker ID → address; 0 is the master's ID.
     package var addresses: [String: [Int64: String]] = [:]
@@ -33,6 +35,7 @@ package struct QueueRoute: Sendable {
         readable.sort()
     }
 
+    /// `host:port`; nil while the broker has no master or does not have the topic.
     package func master(of broker: String) -> String? { addresses[broker]?[0] }
 
     /// The server of this ID, else the master, else the slave of the lowest ID.
@@ -59,6 +62,7 @@ package actor ServerConnections {
     /// A name server that did not answer is not asked for a second opinion for so long.
     private static let silenceLifetime = Duration.seconds(10)
 
+    /// `host:port` of each.
     package nonisolated let nameServers: [String]
     nonisolated let requestTimeout: Duration
     private let inbound: Inbound?
@@ -297,6 +301,7 @@ extension MessageQueue {
         self.init(topic: queue.topic, brokerName: queue.brokerName, queueID: Int(queue.queueID))
     }
 
+    /// The queue as RocketMQ's bodies name it; a larger queue ID becomes the largest of 32 bits.
     package var wire: RemotingProtocol.MessageQueue {
         RemotingProtocol.MessageQueue(
             topic: topic, brokerName: brokerName, queueID: Int32(clamping: queueID))

@@ -37,10 +37,12 @@ package final class ConsumerRunningInfo: Sendable {
             ]
     }
 
+    /// From now on these are reported. Any thread.
     package func subscribed(_ subscriptions: [Subscription]) {
         state.withLock { $0.subscriptions = subscriptions }
     }
 
+    /// The queue is no longer this consumer's, and is not reported. Any thread.
     package func released(_ queue: MessageQueue) { state.withLock { $0.queues[queue] = nil } }
 
     /// The queue is this consumer's, and everything before `offset` is consumed.
@@ -99,6 +101,7 @@ package final class ConsumerRunningInfo: Sendable {
         return response
     }
 
+    /// The body of the answer to 307. Times are milliseconds since 1970; what is not counted is 0. Any thread.
     package var json: JSONValue {
         let now = WallClock.milliseconds
         let state = state.withLock { $0 }

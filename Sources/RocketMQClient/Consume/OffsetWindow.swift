@@ -9,6 +9,7 @@ package struct OffsetWindow: Sendable {
     private var head = 0
     private var unfinished: Set<Int64> = []
 
+    /// - Parameter start: queue offset of the first message to pull.
     package init(start: Int64) { nextPull = start }
 
     /// Messages pulled and not finished.

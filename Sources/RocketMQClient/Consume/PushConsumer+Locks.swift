@@ -64,8 +64,11 @@ extension PushConsumer {
 
 /// Locks queues of a group for a member (41), or unlocks them (42).
 package struct LockRequest: Sendable {
+    /// The consumer group.
     package var group: String
+    /// The member that locks.
     package var clientID: String
+    /// All of the broker that is asked.
     package var queues: [MessageQueue]
 
     package init(group: String, clientID: String, queues: [MessageQueue]) {
@@ -74,6 +77,7 @@ package struct LockRequest: Sendable {
         self.queues = queues
     }
 
+    /// `lockBatchMQ` (41) or `unlockBatchMQ` (42).
     package func command(_ code: RequestCode) -> RemotingCommand {
         let body = LockBatchRequestBody(consumerGroup: group, clientID: clientID, mqSet: queues.map(\.wire))
         return RemotingCommand(code, body: body.encoded())

@@ -101,10 +101,15 @@ package struct QueueAccess: Sendable {
 
     /// A pull.
     package struct Query: Sendable {
+        /// The one queue that is read.
         package var queue: MessageQueue
+        /// Queue offset of the first message wanted.
         package var offset: Int64
+        /// Messages wanted at most; brokers bound it themselves.
         package var messagesMax = 32
+        /// Tags with `||` between, `*` for all, or what `expressionType` says.
         package var expression = "*"
+        /// `TAG`, `SQL92` or the type of a plugin.
         package var expressionType = "TAG"
         /// Milliseconds since 1970.
         package var version: Int64 = 0
@@ -181,11 +186,17 @@ package struct QueueAccess: Sendable {
 
 /// Sends a message back (36).
 package struct SendBack: Sendable {
+    /// The group that could not consume the message.
     package var group: String
+    /// Physical offset of the message at its broker (`offset` on the wire).
     package var commitLogOffset: Int64
+    /// Where the message was read from (`originTopic`).
     package var topic: String
+    /// `originMsgId` on the wire.
     package var messageID: String
+    /// 0: longer each time; below 0: to the dead letter queue at once.
     package var delayLevel: Int
+    /// nil: the group's settings at the broker decide.
     package var reconsumeTimesMax: Int?
 
     package init(
@@ -200,6 +211,7 @@ package struct SendBack: Sendable {
         self.reconsumeTimesMax = reconsumeTimesMax
     }
 
+    /// `CONSUMER_SEND_MSG_BACK`.
     package var command: RemotingCommand {
         var fields = [
             "offset": String(commitLogOffset), "group": group, "delayLevel": String(delayLevel),

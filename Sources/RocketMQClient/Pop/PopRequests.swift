@@ -3,7 +3,9 @@ package import RemotingProtocol
 
 /// POP_MESSAGE (200050).
 package struct PopQuery: Sendable {
+    /// The consumer group.
     package var group: String
+    /// As the consumer subscribed it; the broker adds the retry topics.
     package var topic: String
     /// 1 to 32.
     package var messagesMax = 1
@@ -13,7 +15,9 @@ package struct PopQuery: Sendable {
     package var wait: Duration = .zero
     /// A group without offsets begins with the last message instead of the first.
     package var beginsAtEnd = false
+    /// Tags with `||` between, `*` for all, or what `expressionType` says.
     package var expression = "*"
+    /// `TAG`, `SQL92` or the type of a plugin.
     package var expressionType = "TAG"
     /// One message of a queue after the other.
     package var isOrdered = false
@@ -43,7 +47,9 @@ package struct PopQuery: Sendable {
 
 /// A message as an answer to a pop brought it.
 package struct PopDelivery: Sendable {
+    /// As the broker sent it; may lie in a retry topic.
     package let message: ReceivedMessage
+    /// Names this delivery in its acknowledgement.
     package let handle: PopHandle
     /// Deliveries to the group, this one included.
     package let attempt: Int
@@ -142,6 +148,7 @@ private struct PopStrings {
 
 /// A popped message as its acknowledgement names it.
 package struct PopClaim: Sendable {
+    /// The group that popped it.
     package let group: String
     /// As the pop named it.
     package let topic: String

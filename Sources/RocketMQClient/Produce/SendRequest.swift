@@ -5,11 +5,15 @@ package struct SendRequest: Sendable {
     /// Bit of `systemFlag`: the message is prepared, no consumer sees it (`TRANSACTION_PREPARED_TYPE`).
     package static let preparedFlag: Int32 = 4
 
+    /// The producer group.
     package var group: String
+    /// Topic and queue ID to store into; the broker's name goes along (`n`).
     package var queue: MessageQueue
     /// In the form of the log.
     package var properties: String
+    /// `MessageSysFlag`: compression and transaction state.
     package var systemFlag: Int32 = 0
+    /// The body is a `MessageBatch`.
     package var isBatch = false
     /// Queues a topic gets that this message creates.
     package var newTopicQueues = 4
@@ -26,6 +30,7 @@ package struct SendRequest: Sendable {
         self.newTopicQueues = newTopicQueues
     }
 
+    /// Stamped with this machine's time as born time.
     package func command(body: [UInt8]) -> RemotingCommand {
         RemotingCommand(
             isBatch ? .sendBatchMessage : .sendMessageV2,
@@ -39,13 +44,17 @@ package struct SendRequest: Sendable {
 
 /// What became of a transaction (37).
 package struct TransactionEnd: Sendable {
+    /// The producer group.
     package var group: String
     /// In the queue of prepared messages.
     package var queueOffset: Int64
     /// Of the prepared message.
     package var commitLogOffset: Int64
+    /// What the producer's transaction came to, or that it is not known.
     package var state: TransactionState
+    /// The prepared message's own (`msgId`).
     package var messageID: String
+    /// As the broker or the producer named the transaction.
     package var transactionID: String
     /// The broker asked for it.
     package var isCheckBack: Bool
@@ -74,6 +83,7 @@ package struct TransactionEnd: Sendable {
             isCheckBack: true)
     }
 
+    /// `END_TRANSACTION`.
     package var command: RemotingCommand {
         RemotingCommand(
             .endTransaction,

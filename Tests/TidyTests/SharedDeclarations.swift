@@ -1,47 +1,71 @@
 import Foundation
 
-/// A `package` or `public` declaration that throws, found line by line: a text that is formatted needs no parser.
-struct ThrowingDeclaration {
+/// A `package` or `public` declaration, found line by line: a text that is formatted needs no parser.
+struct SharedDeclaration {
     /// From 1.
     let line: Int
+    /// What is declared: `func`, `struct`, `var` and so on.
+    let keyword: String
+    /// Empty for `init` and `subscript`.
+    let name: String
     /// From its keyword (or `static`) to its body, on one line.
     let signature: String
-    let isRequirement: Bool
+    /// The protocol that asks for it.
+    let requirementOf: String?
+    let isOverride: Bool
+    /// Not for what throws just what a closure throws which it is given.
+    let throwsItself: Bool
+    /// Whether a comment with three slashes stands above it.
     let isDocumented: Bool
+    /// Whether that comment says what is thrown.
+    let saysWhatItThrows: Bool
+
+    /// What a requirement and its witness share: a stored property meets the requirement of a computed one.
+    var contract: String {
+        guard keyword == "var" || keyword == "let" else { return signature }
+        return signature.components(separatedBy: " = ")[0].replacingOccurrences(of: "let ", with: "var ")
+    }
 
     private static let start = regex(
-        #"^\s*(?:@\w+(?:\([^)]*\))?\s+)*((?:\w+(?:\(set\))?\s+)*)(func|init|subscript|var)\b"#)
+        #"^\s*(?:@\w+(?:\([^)]*\))?\s+)*((?:\w+(?:\(\w+\))?\s+)*)"#
+            + #"(func|init|subscript|var|let|struct|class|enum|actor|protocol|typealias|associatedtype)\b"#
+            + #"\s*([^\s(:<{=]+|[=<]+)?"#)
     private static let accessor = regex(#"\bget\s+(?:async\s+)?throws\b"#)
     private static let string = regex(#""(?:[^"\\]|\\.)*""#)
 
-    /// All of a source, but for those that throw just what a closure throws which they are given.
-    static func all(in source: String) -> [ThrowingDeclaration] {
+    static func all(in source: String) -> [SharedDeclaration] {
         let lines = source.components(separatedBy: "\n").map { line -> String in
             if line.trimmingCharacters(in: .whitespaces).hasPrefix("//") { return line }
             let all = NSRange(line.startIndex..., in: line)
             return string.stringByReplacingMatches(in: line, range: all, withTemplate: #""""#)
         }
-        var found: [ThrowingDeclaration] = []
-        // How deep an open protocol is indented whose end has not come.
-        var inProtocol: Int?
+        var found: [SharedDeclaration] = []
+        // An open protocol whose end has not come, and how deep it is indented.
+        var open: (name: String, indent: Int)?
         for (index, line) in lines.enumerated() {
             let indent = line.prefix { $0 == " " }.count
-            if line.firstMatch(regex(#"^\s*(?:package|public) protocol "#)) != nil, !line.hasSuffix("}") {
-                inProtocol = indent
-            } else if let depth = inProtocol, line.hasPrefix(String(repeating: " ", count: depth) + "}") {
-                inProtocol = nil
+            if let begin = line.firstMatch(regex(#"^\s*(?:package|public) protocol (\w+)"#)), !line.hasSuffix("}") {
+                open = (begin[1], indent)
+            } else if let depth = open?.indent, line.hasPrefix(String(repeating: " ", count: depth) + "}") {
+                open = nil
             }
             guard let match = line.firstMatch(start) else { continue }
             let modifiers = match[1].split(separator: " ")
-            guard inProtocol != nil || modifiers.contains("package") || modifiers.contains("public") else { continue }
+            guard open != nil || modifiers.contains("package") || modifiers.contains("public") else { continue }
+            // `package import struct` declares none.
+            guard !modifiers.contains("import") else { continue }
             let (head, body) = parts(lines[index...])
-            guard throwsItself(head, body, keyword: match[2]) else { continue }
             let keyword = (modifiers.contains("static") ? "static " : "") + match[2]
+            let comment = comment(above: lines[..<index])
             let rest = head.range(of: match[2]).map { head[$0.upperBound...] } ?? ""
             found.append(
-                ThrowingDeclaration(
-                    line: index + 1, signature: (keyword + rest).trimmingCharacters(in: .whitespaces),
-                    isRequirement: inProtocol != nil, isDocumented: documents(lines[..<index])))
+                SharedDeclaration(
+                    line: index + 1, keyword: match[2], name: match[3],
+                    signature: (keyword + rest).trimmingCharacters(in: .whitespaces),
+                    requirementOf: open.flatMap { $0.indent < indent ? $0.name : nil },
+                    isOverride: modifiers.contains("override"),
+                    throwsItself: throwsItself(head, body, keyword: match[2]), isDocumented: !comment.isEmpty,
+                    saysWhatItThrows: comment.contains { $0.hasPrefix("/// - Throws:") }))
         }
         return found
     }
@@ -78,6 +102,7 @@ struct ThrowingDeclaration {
 
     private static func throwsItself(_ head: String, _ body: String?, keyword: String) -> Bool {
         if keyword == "var" || keyword == "subscript" { return body?.firstMatch(accessor) != nil }
+        guard keyword == "func" || keyword == "init" else { return false }
         var depth = 0
         guard
             let end = head.indices.first(where: { index in
@@ -91,13 +116,10 @@ struct ThrowingDeclaration {
         return match[1].isEmpty || !generics.split { !$0.isLetter }.contains { $0 == match[1] }
     }
 
-    /// Whether the comment that ends these lines says what is thrown.
-    private static func documents(_ lines: ArraySlice<String>) -> Bool {
-        for line in lines.reversed().map({ $0.trimmingCharacters(in: .whitespaces) }) {
-            if line.hasPrefix("/// - Throws:") { return true }
-            guard line.hasPrefix("///") || line.hasPrefix("@") else { return false }
-        }
-        return false
+    /// The lines of the comment that ends these lines, trimmed; attributes may follow it.
+    private static func comment(above lines: ArraySlice<String>) -> [String] {
+        let trimmed = lines.reversed().lazy.map { $0.trimmingCharacters(in: .whitespaces) }
+        return Array(trimmed.drop { $0.hasPrefix("@") }.prefix { $0.hasPrefix("///") })
     }
 
     private static func collapsed(_ text: String) -> String {
