@@ -133,6 +133,7 @@ package final class FilterLink {
         }
     }
 
+    /// Filter worker `index` has ended. Its programs are forgotten, and reads that wait for it are resumed.
     package func disconnect(_ index: Int = 0) {
         guard workers.removeValue(forKey: index) != nil else { return }
         let lost = batches.filter { $0.value.subscription.worker == index }
@@ -195,6 +196,7 @@ package final class FilterLink {
         }
     }
 
+    /// An answer to a request of this link; one to no open request is dropped.
     package func receive(_ message: WorkerMessage) {
         switch message {
         case .filterCompiled(let request, let result): compiled(request, result)
