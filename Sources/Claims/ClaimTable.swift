@@ -6,8 +6,11 @@ package import MessageModel
 /// Deadlines lie on the axis of the steady clock, but in the copies that are replayed from files on that of the wall
 /// clock.
 package final class ClaimTable {
+    /// Whose consumers pop; has a table for each queue it reads.
     package let group: GroupName
+    /// The topic of the queue, which may be the group's retry topic.
     package let topic: TopicName
+    /// The queue in `topic`.
     package let queueID: Int32
     /// In journals and snapshots; not given twice.
     let number: UInt32

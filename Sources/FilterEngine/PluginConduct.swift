@@ -38,7 +38,9 @@ package final class PluginConduct {
         package var pointsOfAftermath: UInt64 = 2
         /// Bytes of memory from which on a call is the last one; 0: no matter.
         package var memory: UInt64 = 0
+        /// The first pause of a plugin that has reached `points`: it is not called meanwhile.
         package var firstPauseMilliseconds: Int64 = 30_000
+        /// The pause doubles with each further `pointsOfCrash` points, up to this.
         package var longestPauseMilliseconds: Int64 = 3_600_000
         /// Points are forgotten when nothing happened for so long.
         package var forgetMilliseconds: Int64 = 600_000

@@ -284,6 +284,7 @@ package final class PluginFolders {
 
     /// Of a file that was looked at, for people.
     package struct Entry {
+        /// Absolute.
         package var path: String
         /// nil: not loaded.
         package var plugin: FilterPlugin?

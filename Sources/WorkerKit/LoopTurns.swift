@@ -63,6 +63,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
         self.piece = (name(), took)
     }
 
+    /// NIO calls it at the end of each turn, on the event loop.
     package func processedTick(info: NIOEventLoopTickInfo) {
         turn(from: min(start ?? info.startTime, info.startTime), to: info.endTime)
     }

@@ -17,6 +17,7 @@ package final class ClaimMirror: Sendable {
     package struct Step: Sendable {
         /// To be put to the master's `ClaimFeed`.
         package let question: [UInt8]
+        /// How soon to put it.
         package let pace: Pace
     }
 
