@@ -31,7 +31,7 @@ package final class ClaimStore {
     }
 
     /// Reads snapshot and journal. Claims keep their deadlines by the wall clock, but are invisible no longer than they
-    /// were given out for; what has passed becomes due with the next `expire`, in the order of deadlines.
+    /// were given out for. What has passed becomes due with the next `expire`, in the order of deadlines.
     ///
     /// - Parameters:
     ///   - observer: not kept alive; it is not notified during `open`.

@@ -142,9 +142,9 @@ extension ClaimTable {
         return true
     }
 
-    /// Takes back deliveries that were never answered (the journal could not be written, the connection was gone), or
-    /// that the client gave back before it worked on them: the messages are due at once, and the delivery does not
-    /// count. Offsets that are not claimed are left alone.
+    /// Takes back deliveries that were never answered, or that the client gave back before it worked on them. An answer
+    /// is missing when the journal could not be written or the connection was gone. The messages are due at once, and
+    /// the delivery does not count. Offsets that are not claimed are left alone.
     package func abandon(_ offsets: [Int64], at now: ClaimTime) {
         var isAny = false
         for offset in offsets {

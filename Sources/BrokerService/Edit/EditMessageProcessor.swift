@@ -52,9 +52,9 @@ final class EditMessageProcessor {
 
     /// Fields: those of `MessageFinder` for the message, those of `EditRequest` for what is to be done. The answer's
     /// fields name the version that was made: `version`, `topic`, `queueId`, `queueOffset`, `commitLogOffset`, `msgId`,
-    /// `uniqueKey`, `deliverAt` where it waits for a time, and `consumedBy`: groups that have consumed the version
-    /// before, separated by commas, and `consumedByLeftOut` where there are more. Its code is that of a send: 10, 11
-    /// and 12 say that the edit is stored, and that disk or slave have not confirmed it.
+    /// `uniqueKey`, and `deliverAt` where it waits for a time. `consumedBy` has the groups that have consumed the
+    /// version before, separated by commas; `consumedByLeftOut` is there where there are more. Its code is that of a
+    /// send: 10, 11 and 12 say that the edit is stored, and that disk or slave have not confirmed it.
     func process(_ request: borrowing Request) throws(RemotingDecodeError) {
         let edit: EditRequest
         switch try EditRequest.parse(request) {

@@ -156,9 +156,9 @@ final class PoppedMessageProcessor {
 
     // MARK: - Failures
 
-    /// The client could not consume the message. It comes again when the strategy of its topic says (`strategy` in the
-    /// answer, by which clients know that -1 was no time), or it is a dead letter at once (`deadLetter`), with the
-    /// field `reason` in it.
+    /// The client could not consume the message. It comes again when the strategy of its topic says: `strategy` in the
+    /// answer, by which clients know that -1 was no time. Or it is a dead letter at once (`deadLetter`), with the field
+    /// `reason` in it.
     private func fail(_ named: Named, _ request: borrowing Request) {
         let time = claims.time
         let (handle, origin) = (named.handle, named.origin)

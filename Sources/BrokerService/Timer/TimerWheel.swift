@@ -3,7 +3,7 @@
 /// A message on its way has first been stored in queue 0 of the system topic `rmq_sys_wheel_timer` (RocketMQ 5's name),
 /// as durable as any other; its offset there is its *sequence*. From there it is taken in:
 ///
-/// * due within the next one or two minutes: kept in memory (32 bytes), the record stays in the commit log;
+/// * due within the next one or two minutes: kept in memory (32 bytes), the record stays in the commit log.
 /// * later: copied into the bucket file of its minute, hour or day, so that the log may forget it.
 ///
 /// A day's file is split into hours shortly before it begins, an hour's into minutes; a minute's is loaded (its index,

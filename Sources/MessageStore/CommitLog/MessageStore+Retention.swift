@@ -62,8 +62,8 @@ extension MessageStore {
         cleanIfDue(clock())
     }
 
-    /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
-    /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of
+    /// Removes what consume queues and index hold of messages that are no longer in the log (RocketMQ's
+    /// `cleanExpiredConsumerQueue`). A bounded part goes before this returns, the rest with the next calls of
     /// `runMaintenance`.
     package func expireQueues() {
         retention.expire(table.queues)

@@ -273,7 +273,7 @@ extension MessageStore {
         let counted = plan.point?.edits ?? 0
         removeLeftover()
         let loaded = try onDisk { () throws(SystemError) in try editFile.load() }
-        // A release that knows no edits made the point, or one of a slave that has not met all of its log: whatever
+        // The point was made by a release that knows no edits, or by a slave that has not met all of its log. Whatever
         // this broker is now, its log may have been copied from a master that made edits.
         if counted == 0 { edits.noteUnknown() }
         let table: EditFile.Table

@@ -110,7 +110,7 @@ final class IndexFile {
         return slotPages + position
     }
 
-    /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot,
+    /// After a kill a slot may name an entry the header does not count yet. Such entries were written before the slot,
     /// so their `previous` leads back to the newest one that counts. To be done before anything is put, which would
     /// overwrite those entries.
     func repairSlots() throws(SystemError) {

@@ -219,8 +219,8 @@ extension MessageStore {
         return isIntact(physical, size, in: queue, at: position)
     }
 
-    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the
-    /// record and the queue's entry name each other covers some of what else could have flipped.
+    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only. The record
+    /// and the queue's entry name each other, which covers some of what else could have flipped.
     private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: QueueOffset)
         -> Bool
     {

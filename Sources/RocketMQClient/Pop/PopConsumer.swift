@@ -1,8 +1,8 @@
 import RemotingProtocol
 
-/// A member of a consumer group that pops: its brokers know which message is in whose hands, so that members share
-/// queues without dividing them, and a message that is not acknowledged in time goes to another member. Needs brokers
-/// of Apus or RocketMQ 5.
+/// A member of a consumer group that pops: its brokers know which message is in whose hands. So members share queues
+/// without dividing them. A message that is not acknowledged in time goes to another member. Needs brokers of Apus or
+/// RocketMQ 5.
 ///
 /// `RocketMQ.subscribe` and `Subscriber` sit on it; by itself it is for several topics at once.
 public actor PopConsumer {
