@@ -67,8 +67,8 @@ package final class ClaimTable {
     }
 
     /// The smallest pop time a new delivery may have (milliseconds since 1970), so that a handle (pop time, offset)
-    /// names one delivery: above those of all messages that were ever due here. For an ordered table above all its pop
-    /// times, so that a batch can be opened again.
+    /// names one delivery. It is above those of all messages that were ever due here. For an ordered table above all
+    /// its pop times, so that a batch can be opened again.
     package var popTimeMin: Int64 {
         isOrdered ? max(popTimeMinUnordered, popTimeMax +| 1) : popTimeMinUnordered
     }

@@ -137,7 +137,7 @@ final class PoppedMessageProcessor {
         environment.scheduleTick()
     }
 
-    /// Whether the time of a message was over and another consumer has the queue since: the one before cannot have it
+    /// Whether the time of a message was over and another consumer has the queue since. The one before cannot have it
     /// longer, or two would be at work in the queue.
     private func isOver(_ offset: Int64, _ table: ClaimTable, _ client: ClientContext, _ time: ClaimTime) -> Bool {
         guard table.isOrdered, case .due = table.state(of: offset, at: time) else { return false }

@@ -288,7 +288,7 @@ final class TopicConfigManager {
         isDirtyLater = false
     }
 
-    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's
+    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now. In RocketMQ
     /// `defaultTopicQueueNums` has no effect any more once the topic is in the file, and clients may not change it
     /// there.
     /// - Returns: the entries that are none, which are left out.

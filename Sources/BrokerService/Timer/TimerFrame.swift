@@ -6,8 +6,8 @@ import StoreFormat
 ///
 /// * kind 1: a message; the payload is the record as it lies in the commit log.
 /// * kind 2: a cancellation; the payload is `topic + unique key` of the message to stop.
-/// * kind 3: a cancellation by an edit; the payload is the sequence before which it stops messages 8, then as in kind
-///   2.
+/// * kind 3: a cancellation by an edit; the payload is 8 bytes, the sequence before which it stops messages, then kind
+///   2's.
 ///
 /// A release that does not know a kind takes it for damage, and delivers. The file is not RocketMQ's; it lies where
 /// RocketMQ does not look.

@@ -10,14 +10,14 @@ import StoreFormat
 ///     `APUSCLMJ` or `APUSCLMS` 8 | version 4 | number 4 | end 8 | time 8 | checksum 4 (CRC-32 of the 32 bytes before)
 ///
 /// *end* is how many bytes the journal before must have, so that none of its blocks is missing unnoticed. It is 0 in a
-/// snapshot, in the first journal, and in one that follows a snapshot. *time*, in milliseconds since 1970, is what the
-/// first block's time is relative to.
+/// snapshot, in the first journal, and in one that follows a snapshot. The header's *time*, in milliseconds since 1970,
+/// is what the first block's time is relative to.
 ///
 /// A block is what one tick has written, or a part of a snapshot:
 ///
 ///     length n | checksum 4 (CRC-32 of the payload, little-endian) | payload n: time ± | entries
 ///
-/// *n* is a number: 7 bits a byte, the lowest first, the highest bit means that another byte follows. *±* is such a
+/// *n* is a number: 7 bits a byte, the lowest first. The highest bit means that another byte follows. *±* is such a
 /// number with the sign in bit 0. The block's time is relative to that of the block before. An entry begins with a
 /// byte: kind in the low 4 bits, flags in the others; `EntryKind` has the layouts.
 ///

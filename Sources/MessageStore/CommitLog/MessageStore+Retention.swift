@@ -55,8 +55,8 @@ extension MessageStore {
 
     private static let filesPerRound = 10
 
-    /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as
-    /// many as go in one round before this returns, the others with the next calls of `runMaintenance`.
+    /// Removes commit log files older than `fileReservedTime`, at any hour (RocketMQ's `executeDeleteFilesManually`).
+    /// As many as go in one round go before this returns, the others with the next calls of `runMaintenance`.
     package func deleteExpiredFiles() {
         retention.request()
         cleanIfDue(clock())

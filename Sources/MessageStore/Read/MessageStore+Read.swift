@@ -343,7 +343,7 @@ extension MessageStore {
     }
 
     /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more)
-    /// it is the queue's beginning: 0 would set a group back that has read on to there.
+    /// it is the queue's beginning. With 0, a group would be set back that has read on to there.
     package func offset(
         topic: String, queueID: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {

@@ -51,8 +51,8 @@ extension AdminClient {
             """)
     }
 
-    /// How a topic's messages are delivered, as the first of its brokers that answers has it: without a mode where none
-    /// was set, and of brokers that know no modes.
+    /// How a topic's messages are delivered, as the first of its brokers that answers has it. There is no mode where
+    /// none was set, or the broker knows no modes.
     ///
     /// - Returns: nil when no name server knows the topic.
     /// - Throws: `noNameServer`; why no broker has answered.
