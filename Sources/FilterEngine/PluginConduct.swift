@@ -49,8 +49,8 @@ package final class PluginConduct {
     }
 
     /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began. From 8 on there are
-    /// four for each guilty plugin: mark, points and cause, time of the last death, time until which it is not called
-    /// (milliseconds since 1970). "APUSPLG2"
+    /// four for each guilty plugin: mark, points and cause, time of the last death, end of the pause. Times are
+    /// milliseconds since 1970. The magic is "APUSPLG2".
     private static let magic: UInt64 = 0x4150_5553_504C_4732
     private static let markSlot = 1
     private static let lastMarkSlot = 3

@@ -51,8 +51,8 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// One line for `apus status`; empty when there is nothing to report.
     func status() -> String
 
-    /// What keeps it from doing all its work at present, with the remedy, for STATUS= and `apus status`, which ends
-    /// with 1 then; empty when it serves.
+    /// What keeps it from doing all its work at present, with the remedy; empty when it serves. It is for STATUS= and
+    /// `apus status`, which then ends with 1.
     func trouble() -> String
 }
 
