@@ -7,10 +7,13 @@ package struct BenchPlan: Sendable {
         case both
     }
 
+    /// `HOST:PORT` of one name server.
     package var nameServer = "127.0.0.1:9876"
+    /// Made by a producing run that does not find it.
     package var topic = "BenchTopic"
     /// Queues a topic gets when the run has to create it.
     package var queues = 8
+    /// Whether it produces, consumes, or both at once.
     package var mode = Mode.produce
     /// Body sizes in bytes, used in turn.
     package var sizes = [128]
@@ -24,14 +27,19 @@ package struct BenchPlan: Sendable {
     package var batch = 1
     /// Messages per second of all connections together; nil sends as fast as answers come (closed loop).
     package var rate: Double?
+    /// Before the measured window, 0 to 3600; a run that only consumes has none.
     package var warmUpSeconds = 1.0
+    /// The measured window, above 0 and at most 86 400.
     package var seconds = 10.0
     /// Ends the run after so many messages of the measured window.
     package var count: Int?
+    /// How the headers of sends and pulls are written.
     package var form = HeaderForm.json
+    /// `TAGS` of each message; nil: none.
     package var tag: String?
     /// Subscription of the consuming side.
     package var filter = "*"
+    /// The consumer group of the pulls, which commit no offset.
     package var group = "BENCH_GROUP"
     /// Messages asked for in one pull.
     package var pullSize = 32

@@ -5,10 +5,15 @@ import Histogram
 package struct BenchReport: Sendable {
     /// What producing, or consuming, came to between warm-up and end.
     package struct Side: Sendable {
+        /// Messages acknowledged, or received, in the measured window.
         package let messages: Int
+        /// Bytes of bodies produced (by their average size), or of whole records consumed.
         package let bytes: Int
+        /// Sends acknowledged, or pulls answered with messages.
         package let requests: Int
+        /// Pulls answered without a message in all phases; 0 when producing.
         package let emptyPulls: Int
+        /// Reason → number in all phases, of messages or of pulls. A lost connection by itself adds its reason with 0.
         package let failures: [String: Int]
         /// Microseconds: percentile name → value; empty when nothing was timed.
         package let latency: [(name: String, micros: Double)]
@@ -16,21 +21,33 @@ package struct BenchReport: Sendable {
 
     /// What a server's process used meanwhile.
     package struct CPU: Sendable {
+        /// One entry of `BenchPlan.cpuOf` may match several.
         package let pid: Int32
+        /// The entry of `BenchPlan.cpuOf` that matched.
         package let name: String
         /// Nil when the process ended during the run.
         package let seconds: Double?
     }
 
+    /// What was asked for.
     package let plan: BenchPlan
+    /// The measured window as it was.
     package let seconds: Double
+    /// Nil when the run only consumed.
     package let produced: Side?
+    /// Nil when the run only produced.
     package let consumed: Side?
+    /// Messages sent in all phases, warm-up included.
     package let sent: Int
+    /// Messages acknowledged in all phases.
     package let acknowledged: Int
+    /// Messages received in all phases.
     package let received: Int
+    /// Messages sent on connections that are open, and not answered at the end of the drain.
     package let unanswered: Int
+    /// Of the measured window, one for each process that matched `BenchPlan.cpuOf`.
     package let cpu: [CPU]
+    /// CPU time of the generator in the measured window.
     package let ownCPUSeconds: Double
 
     init(_ run: Run) {
@@ -50,10 +67,12 @@ package struct BenchReport: Sendable {
 
     /// Messages that the CPU time is divided by: those sent, or those received when the run only consumed.
     package var countedMessages: Int { produced?.messages ?? consumed?.messages ?? 0 }
+    /// Failures of both sides, whatever the reason.
     package var failureCount: Int {
         (produced?.failures.values.reduce(0, +) ?? 0) + (consumed?.failures.values.reduce(0, +) ?? 0)
     }
 
+    /// Several lines for people, without a line feed at the end.
     package var table: String {
         var lines: [String] = []
         func side(_ title: String, _ side: Side, unit: String) {
@@ -89,6 +108,7 @@ package struct BenchReport: Sendable {
         return lines.joined(separator: "\n")
     }
 
+    /// One object; rates are per second, latencies in microseconds.
     package var json: String {
         func side(_ side: Side?) -> JSONValue? {
             side.map { side in

@@ -8,8 +8,8 @@ package enum HeaderForm: String, Sendable, CaseIterable {
 
 /// A request encoded once; each sending copies it and overwrites the few bytes that differ.
 ///
-/// All varying fields have a fixed width: the opaque is 10 digits (JSON) or 4 bytes, timestamps 13 digits, queue
-/// offsets 19 digits, unique keys 32 hex digits.
+/// All varying fields have a fixed width. The opaque is 10 digits (JSON) or 4 bytes. Timestamps have 13 digits, queue
+/// offsets 19, unique keys 32 hex digits.
 struct FrameTemplate {
     private(set) var bytes: [UInt8] = []
     private(set) var opaquePosition = 0

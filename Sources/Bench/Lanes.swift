@@ -197,8 +197,10 @@ final class ConsumeLane: Lane {
         if !run.isStopping { pull(index) }
     }
 
-    /// Walks stored records: total size 4 · magic 4 · CRC 4 · queue id 4 · flag 4 · queue offset 8 · physical offset 8
-    /// · system flag 4 · born 8 · born host 8 or 20 · stored 8 · store host 8 or 20 · … · body length 4 · body
+    /// Walks stored records:
+    ///
+    ///     total size 4 | magic 4 | CRC 4 | queue id 4 | flag 4 | queue offset 8 | physical offset 8 | system flag 4
+    ///     | born 8 | born host 8 or 20 | stored 8 | store host 8 or 20 | … | body length 4 | body
     private func take(_ records: UnsafeRawBufferPointer, now: UInt64) throws(BenchError) {
         var position = 0
         var messages = 0

@@ -256,9 +256,14 @@ package struct BenchProgress: Sendable {
         case draining = "draining"
     }
 
+    /// Only `measuring` counts for the report.
     package let phase: Phase
+    /// Since the run began, warm-up included.
     package let seconds: Double
+    /// Messages acknowledged so far, in all phases.
     package let acknowledged: Int
+    /// Messages received so far, in all phases.
     package let received: Int
+    /// Failures so far, of both sides.
     package let failures: Int
 }

@@ -4,7 +4,9 @@ import NIOPosix
 /// Where files and texts are worked on: one piece after the other, in the order asked for, the results back on the
 /// loop.
 package protocol BackgroundWork: AnyObject {
+    /// To be called on the loop. `work` runs off it, `then` on it.
     func submit<Result: Sendable>(_ work: @escaping @Sendable () -> Result, then: @escaping (Result) -> Void)
+    /// Work that has begun is finished, without a wait for it. The rest is dropped, and its `then` is not called.
     func stop()
 }
 

@@ -5,7 +5,7 @@ import RemotingProtocol
 import StoreFormat
 package import WorkerProtocol
 
-/// Replication: on a slave bytes and tables of the master come in through the replication worker; on a master slaves'
+/// Replication: on a slave bytes and tables of the master come in through the replication worker. On a master slaves'
 /// acknowledgements release the answers that wait for them.
 extension Broker {
     /// The slots of the segment `replication` have changed.

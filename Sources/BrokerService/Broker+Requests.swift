@@ -3,10 +3,13 @@ package import RemotingTransport
 
 /// Requests come in here; `RequestTable` decides what becomes of each.
 extension Broker {
+    /// The two codes of a send; SEND_BATCH_MESSAGE is not one of them.
     package func isLight(code: Int32) -> Bool {
         code == RequestCode.sendMessageV2.rawValue || code == RequestCode.sendMessage.rawValue
     }
 
+    /// Refuses the request by its row of `RequestTable`, or calls its processor.
+    /// A header that cannot be decoded is answered with SYSTEM_ERROR and the reason.
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)

@@ -29,6 +29,7 @@ package final class Broker: RemotingService {
     let replica: ReplicaStatus
     let processors: Processors
     let hold: PullRequestHold
+    /// The process connects filter workers to it, and gives it their messages.
     package let filters: FilterLink
     let claims: GroupClaims
     /// Nil on a master.
@@ -102,9 +103,13 @@ package final class Broker: RemotingService {
     }
 
     // Short names for the broker itself and its tests.
+    /// As it is now: online changes are in it.
     package var configuration: BrokerConfiguration { environment.configuration }
+    /// The broker owns it; all calls come on `eventLoop`.
     package var store: MessageStore { storage.store }
+    /// The one thread all of the broker runs on.
     package var eventLoop: any EventLoop { environment.eventLoop }
+    /// For what concerns the whole broker.
     package var logger: Logger { environment.logger }
     var slices: SlicedWork { environment.slices }
     var topics: TopicConfigManager { tables.topics }
@@ -162,6 +167,7 @@ package final class Broker: RemotingService {
 
     // MARK: - Frames
 
+    /// Gives the connection its context. A client that was handed over is registered by its last heartbeat.
     package func connectionOpened(_ connection: RemotingConnection) {
         let client = ClientContext(connection, number: connectionCount)
         connectionCount += 1
@@ -180,6 +186,7 @@ package final class Broker: RemotingService {
         }
     }
 
+    /// Ends the client's suspended pulls, pops and leases, then takes it out of its groups, in slices.
     package func connectionClosed(_ connection: RemotingConnection) {
         guard let client = connection.context as? ClientContext else { return }
         client.closedBefore = connectionCount

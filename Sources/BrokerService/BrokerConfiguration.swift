@@ -8,6 +8,7 @@ package import WorkerProtocol
 package struct BrokerConfiguration {
     /// Master and slaves share it; clients see it in every route.
     package var brokerName = "broker-a"
+    /// Also the name of a topic this broker has (`clusterTopicEnable`).
     package var brokerClusterName = "DefaultCluster"
     /// 0 is the master; slaves have positive identifiers.
     package var brokerID: Int64 = 0
@@ -19,6 +20,7 @@ package struct BrokerConfiguration {
     package var brokerIP2 = "127.0.0.1"
     /// The VIP port is 2 below it.
     package var listenPort = 10911
+    /// The port slaves connect to for the log.
     package var haListenPort = 10912
     /// Name servers, separated by `;` as RocketMQ does.
     package var namesrvAddr: [String] = []
@@ -27,25 +29,30 @@ package struct BrokerConfiguration {
 
     /// Bits of `Permission`: what this broker offers of every topic.
     package var brokerPermission = Permission.read | Permission.write
-    /// Whether a send to an unknown topic makes it, like a pull an unknown group.
+    /// Whether a send to an unknown topic makes it.
     package var autoCreateTopicEnable = true
+    /// Whether an unknown group is made when it shows up.
     package var autoCreateSubscriptionGroup = true
     /// Queues of a topic made by a send, unless its client wants fewer.
     package var defaultTopicQueueNums = 8
-    /// Whether topics of the cluster's and of the broker's name can be used.
+    /// Whether the topic of the cluster's name can be used.
     package var clusterTopicEnable = true
+    /// Whether the topic of the broker's name can be used.
     package var brokerTopicEnable = true
-    /// Whether this broker takes traces, and in which topic.
+    /// Whether this broker takes traces.
     package var traceTopicEnable = false
+    /// The topic traces go to.
     package var msgTraceTopicName = "RMQ_SYS_TRACE_TOPIC"
-    /// Sent to clients in answers, with the region's name.
+    /// Whether clients are to trace: `TRACE_ON` of stored messages and of answers to sends.
     package var traceOn = true
+    /// `MSG_REGION` of stored messages, and of answers to sends and recalls.
     package var regionID = "DefaultRegion"
     /// Half messages are refused.
     package var rejectTransactionMessage = false
     /// Whether a pull without messages is held; else it is looked at again after `shortPollingTimeMills`
     /// milliseconds.
     package var longPollingEnable = true
+    /// Milliseconds a pull waits where long polling is off.
     package var shortPollingTimeMills: Int64 = 1000
     /// `PULL` or `POP`: how groups read that have no mode of their own.
     package var defaultMessageRequestMode = "PULL"
@@ -81,16 +88,19 @@ package struct BrokerConfiguration {
     package var sendsWaitingMax = 100_000
     /// Bytes of body.
     package var maxMessageSize = 4 * 1024 * 1024
-    /// `flushDiskType=SYNC_FLUSH`, and how many milliseconds a send waits for disk or slave before it is answered
-    /// that it may be lost.
+    /// `flushDiskType=SYNC_FLUSH`: a send waits for the disk.
     package var syncFlush = false
+    /// Milliseconds a send waits for the disk; then FLUSH_DISK_TIMEOUT says that it may be lost.
     package var syncFlushTimeoutMillis: Int64 = 5000
+    /// Milliseconds a send waits for a slave; then FLUSH_SLAVE_TIMEOUT says that it may be lost.
     package var slaveTimeoutMillis: Int64 = 3000
+    /// Bytes: no send waits for a slave that is further behind. The answer is SLAVE_NOT_AVAILABLE.
     package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
     /// The delay of each level from 1 on; a text that is no list of delays is not taken.
     package private(set) var messageDelayLevel = DelayLevels.standardText
-    /// Most bytes and messages of one pull.
+    /// Most bytes of one pull.
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
+    /// Most messages of one pull.
     package var maxTransferCountOnMessageInMemory = 32
     /// Most messages of a query by key.
     package var defaultQueryMaxNum = 32
@@ -112,6 +122,7 @@ package struct BrokerConfiguration {
     package var address: String { "\(brokerIP1):\(listenPort)" }
     /// The `ip:port` slaves reach it at.
     package var haServerAddress: String { "\(brokerIP2):\(haListenPort)" }
+    /// By `brokerRole`; `brokerID` does not count.
     package var isSlave: Bool { brokerRole == .slave }
 
     /// As it was written; nil when it was not.

@@ -29,7 +29,7 @@ extension ClaimStore {
         if files.isFull { beginNextJournal(files) }
     }
 
-    /// The disk has refused for so long that the blocks would take too much memory: they are dropped, and a snapshot of
+    /// The disk has refused for so long that the blocks would take too much memory. They are dropped, and a snapshot of
     /// what is in memory is tried each second. The loop waits for it, once.
     private func rewrite(_ files: JournalFiles) throws(ClaimError) {
         registry.journal?.written()

@@ -2,8 +2,9 @@ package import LinuxSystem
 package import Logging
 package import MessageModel
 
-/// Which messages are in whose hands, for all groups and queues of a broker: claim tables, and a journal that brings
-/// them back after a restart. It reads no messages and no clock. All calls on one thread, the broker's event loop.
+/// Which messages are in whose hands, for all groups and queues of a broker. It consists of claim tables, and of a
+/// journal that brings them back after a restart. It reads no messages and no clock. All calls on one thread, the
+/// broker's event loop.
 package final class ClaimStore {
     private(set) var registry = ClaimRegistry()
     /// Nil until `open`.
@@ -31,7 +32,7 @@ package final class ClaimStore {
     }
 
     /// Reads snapshot and journal. Claims keep their deadlines by the wall clock, but are invisible no longer than they
-    /// were given out for; what has passed becomes due with the next `expire`, in the order of deadlines.
+    /// were given out for. What has passed becomes due with the next `expire`, in the order of deadlines.
     ///
     /// - Parameters:
     ///   - observer: not kept alive; it is not notified during `open`.

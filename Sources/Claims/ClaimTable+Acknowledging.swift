@@ -127,8 +127,8 @@ extension ClaimTable {
         return dropped
     }
 
-    /// Drops what is claimed or due from `max` on, offsets the queue has not got (any more), and lowers `next` to it;
-    /// returns how many messages were dropped.
+    /// Drops what is claimed or due from `max` on, offsets the queue has not got (any more), and lowers `next` to it.
+    /// Returns how many messages were dropped.
     func lowerWithoutJournal(to max: Int64) -> Int {
         guard next > max else { return 0 }
         var beyond: [Int64] = []

@@ -35,7 +35,7 @@ extension ClaimTable {
         client: ClaimClient
     ) {
         // A restart takes from a run's pop time and deadline how long it was given out for. A pop time that is ahead of
-        // the clock (which was set back) would make that too short, and the message go into a second client's hands.
+        // the clock (which was set back) would make that too short. The message would go into a second client's hands.
         guard popTime <= wall else {
             for offset in offsets {
                 precondition(offset >= next && offset < newNext, "an offset of a claim is beyond it")
@@ -132,7 +132,7 @@ extension ClaimTable {
     }
 
     /// Finishes a message that was delivered before and waits to be delivered again, whether due or not yet after a
-    /// failure: no client is to have it any more. One that is in a client's hands stays.
+    /// failure. No client is to have it any more. One that is in a client's hands stays.
     /// - Returns: whether there was such a message.
     package func drop(waiting offset: Int64) -> Bool {
         guard let single = inHand(offset), single.isDue || single.waits else { return false }
@@ -142,9 +142,9 @@ extension ClaimTable {
         return true
     }
 
-    /// Takes back deliveries that were never answered (the journal could not be written, the connection was gone), or
-    /// that the client gave back before it worked on them: the messages are due at once, and the delivery does not
-    /// count. Offsets that are not claimed are left alone.
+    /// Takes back deliveries that were never answered, or that the client gave back before it worked on them. An answer
+    /// is missing when the journal could not be written or the connection was gone. The messages are due at once, and
+    /// the delivery does not count. Offsets that are not claimed are left alone.
     package func abandon(_ offsets: [Int64], at now: ClaimTime) {
         var isAny = false
         for offset in offsets {

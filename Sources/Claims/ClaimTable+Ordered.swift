@@ -2,9 +2,9 @@ import MessageModel
 
 /// Ordered groups: a queue has one open batch, which the pop that made it may open again.
 extension ClaimTable {
-    /// Until when the queue is blocked by messages claimed by another attempt, steady milliseconds (not late, but early
-    /// when very many are claimed); nil: it is free. It is free, too, for the attempt ID of the open batch: then
-    /// `reopenBatch` comes before anything else is handed out.
+    /// Until when the queue is blocked by messages claimed by another attempt, steady milliseconds. The time is not
+    /// late, but early when very many are claimed. Nil: the queue is free. It is free, too, for the attempt ID of the
+    /// open batch: then `reopenBatch` comes before anything else is handed out.
     package func blockedUntil(attemptID: [UInt8]?, at now: ClaimTime) -> Int64? {
         guard claimedCount > 0, let open else { return nil }
         if isOpenBatch(attemptID) { return nil }

@@ -6,8 +6,11 @@ package import MessageModel
 /// Deadlines lie on the axis of the steady clock, but in the copies that are replayed from files on that of the wall
 /// clock.
 package final class ClaimTable {
+    /// Whose consumers pop; has a table for each queue it reads.
     package let group: GroupName
+    /// The topic of the queue, which may be the group's retry topic.
     package let topic: TopicName
+    /// The queue in `topic`.
     package let queueID: Int32
     /// In journals and snapshots; not given twice.
     let number: UInt32
@@ -64,8 +67,8 @@ package final class ClaimTable {
     }
 
     /// The smallest pop time a new delivery may have (milliseconds since 1970), so that a handle (pop time, offset)
-    /// names one delivery: above those of all messages that were ever due here. For an ordered table above all its pop
-    /// times, so that a batch can be opened again.
+    /// names one delivery. It is above those of all messages that were ever due here. For an ordered table above all
+    /// its pop times, so that a batch can be opened again.
     package var popTimeMin: Int64 {
         isOrdered ? max(popTimeMinUnordered, popTimeMax +| 1) : popTimeMinUnordered
     }

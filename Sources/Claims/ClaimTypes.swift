@@ -24,7 +24,7 @@ package struct ClaimClient: Hashable, Sendable {
 }
 
 /// Is notified of what calls on a store and its tables have brought about. Called on the store's thread, inside the
-/// call, when the table is consistent again; it may call `due`, `claim`, `reclaim` and the like at once, but not
+/// call, when the table is consistent again. It may call `due`, `claim`, `reclaim` and the like at once, but not
 /// `expire`.
 package protocol ClaimObserver: AnyObject {
     /// Messages of this table have become due: one waiting reader may be woken. Called inside `expire`, `change` and

@@ -16,7 +16,7 @@ package final class FilterEvaluator {
     static let maximumUnits = 256
     /// Records whose memory is on its way while one is read.
     private static let lookAhead = 12
-    /// Records in one aligned block of this many bytes of a log file are evaluated by one `match_batch`:
+    /// Records in one aligned block of this many bytes of a log file are evaluated by one `match_batch`.
     /// `CommitLogView` maps such blocks, and copies what lies in two of them.
     private static let blockBytes: Int64 = 4 * 1024 * 1024
     /// After this long a batch is answered as far as it has come, so that a slow program keeps no other waiting.

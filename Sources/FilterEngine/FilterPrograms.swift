@@ -64,6 +64,8 @@ package final class FilterPrograms {
         }
     }
 
+    /// Each `.program` is one use, which one `release` ends. A refusal is remembered. What is unavailable or elsewhere
+    /// is tried again.
     package func compile(type: String, expression: String) -> Answer {
         guard expression.utf8.count <= Self.maximumExpression else {
             return .refused(

@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// The bitmap plugins write into. It ends exactly where a page without access begins: a plugin that writes past the end
+/// The bitmap plugins write into. It ends exactly where a page without access begins. A plugin that writes past the end
 /// dies there and then, instead of spoiling this process's memory.
 final class GuardedBitmap {
     private let region: UnsafeMutableRawPointer

@@ -38,7 +38,9 @@ package final class PluginConduct {
         package var pointsOfAftermath: UInt64 = 2
         /// Bytes of memory from which on a call is the last one; 0: no matter.
         package var memory: UInt64 = 0
+        /// The first pause of a plugin that has reached `points`: it is not called meanwhile.
         package var firstPauseMilliseconds: Int64 = 30_000
+        /// The pause doubles with each further `pointsOfCrash` points, up to this.
         package var longestPauseMilliseconds: Int64 = 3_600_000
         /// Points are forgotten when nothing happened for so long.
         package var forgetMilliseconds: Int64 = 600_000
@@ -47,8 +49,8 @@ package final class PluginConduct {
     }
 
     /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began. From 8 on there are
-    /// four for each guilty plugin: mark, points and cause, time of the last death, time until which it is not called
-    /// (milliseconds since 1970). "APUSPLG2"
+    /// four for each guilty plugin: mark, points and cause, time of the last death, end of the pause. Times are
+    /// milliseconds since 1970. The magic is "APUSPLG2".
     private static let magic: UInt64 = 0x4150_5553_504C_4732
     private static let markSlot = 1
     private static let lastMarkSlot = 3

@@ -4,7 +4,7 @@ internal import LinuxSystem
 internal import Logging
 internal import WorkerProtocol
 
-/// The operators' folders of plugins, looked at again and again: what is whole and new is loaded, what was removed or
+/// The operators' folders of plugins, looked at again and again. What is whole and new is loaded; what was removed or
 /// changed asks for a fresh process. A file is whole when it was not touched for a moment and by its own headers
 /// nothing is missing.
 package final class PluginFolders {
@@ -284,6 +284,7 @@ package final class PluginFolders {
 
     /// Of a file that was looked at, for people.
     package struct Entry {
+        /// Absolute.
         package var path: String
         /// nil: not loaded.
         package var plugin: FilterPlugin?

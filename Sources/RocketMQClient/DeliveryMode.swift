@@ -8,8 +8,8 @@ public enum DeliveryMode: String, Sendable, Hashable, CaseIterable {
     case serial = "SERIAL_QUEUE"
 }
 
-/// How brokers deliver the messages of a topic: its attributes `apus.…`, which Apus's brokers keep and others refuse.
-/// nil: the broker's default, and no change of an existing topic.
+/// How brokers deliver the messages of a topic. The values are the topic's attributes `apus.…`, which Apus's brokers
+/// keep and others refuse. nil: the broker's default, and no change of an existing topic.
 public struct DeliveryPolicy: Sendable, Hashable {
     /// How pauses between the deliveries of a message that fails grow.
     public enum RetryStrategy: String, Sendable, Hashable, CaseIterable {

@@ -47,8 +47,8 @@ public struct Message: Sendable, Hashable {
         self.init(topic: topic, body: Array(text.utf8), tag: tag, keys: keys)
     }
 
-    /// What must stay together: messages of one shard key go to the same queue (`Publisher`, `QueueSelector`), and
-    /// where the topic's policy says so to one consumer at a time, in order. Kept as RocketMQ's property
+    /// What must stay together: messages of one shard key go to the same queue (`Publisher`, `QueueSelector`). Where
+    /// the topic's policy says so, they go to one consumer at a time, in order. Kept as RocketMQ's property
     /// `__SHARDINGKEY`.
     public var shardKey: String? {
         get { properties[WireNames.Property.shardingKey] }

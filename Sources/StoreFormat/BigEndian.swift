@@ -1,6 +1,6 @@
 /// Java's byte order: everything in RocketMQ's files is big-endian and unaligned.
 ///
-/// Public although only this package uses it: the compiler specializes generic functions across modules when they are
+/// Public although only this package uses it. The compiler specializes generic functions across modules when they are
 /// public and inlinable, not when they have package access. These run dozens of times per message.
 public enum BigEndian {
     /// The number at `offset` bytes after `pointer`.

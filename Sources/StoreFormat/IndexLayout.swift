@@ -114,6 +114,7 @@ package struct IndexEntry: Equatable, Sendable {
         previous = BigEndian.load(pointer, 16, as: Int32.self)
     }
 
+    /// Writes `IndexLayout.entrySize` bytes; they need no alignment.
     @inlinable
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(keyHash, pointer, 0)

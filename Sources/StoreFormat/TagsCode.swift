@@ -1,6 +1,6 @@
-/// The 64-bit number a consume queue keeps for a message's tags: Java's `String.hashCode` of the tags (`s0*31^(n-1) +
-/// …` over UTF-16 units, 32-bit wrap-around), sign-extended; 0 for no tags. In `SCHEDULE_TOPIC_XXXX` it is the deliver
-/// time instead.
+/// The 64-bit number a consume queue keeps for a message's tags. It is Java's `String.hashCode` of the tags
+/// (`s0*31^(n-1) + …` over UTF-16 units, 32-bit wrap-around), sign-extended; 0 for no tags. In `SCHEDULE_TOPIC_XXXX` it
+/// is the deliver time instead.
 package enum TagsCode {
     /// Of the UTF-8 bytes of a tags property.
     package static func of(_ tags: UnsafeRawBufferPointer) -> Int64 {

@@ -1,8 +1,8 @@
 import LinuxSystem
 import WorkerProtocol
 
-/// What systemd passed to this process at its start: sockets of socket units, which the operator chose, and what an
-/// earlier process of the platform kept in systemd's descriptor store, known by its names.
+/// What systemd passed to this process at its start. Some are sockets of socket units, which the operator chose. The
+/// others an earlier process of the platform kept in systemd's descriptor store; their names tell.
 struct GivenDescriptors {
     /// Nothing else systemd passes is called so.
     private static let keptPrefix = "k-"

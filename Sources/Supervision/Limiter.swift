@@ -1,8 +1,8 @@
 package import LinuxSystem
 package import WorkerProtocol
 
-/// Puts `limits.*` into effect and reports when one of them is hit: by cgroups where systemd has handed this service
-/// its own (Delegate=yes), by resource limits of the process otherwise.
+/// Puts `limits.*` into effect and reports when one of them is hit. It uses cgroups where systemd has handed this
+/// service its own (Delegate=yes), resource limits of the process otherwise.
 package struct Limiter {
     private var limits: WorkerLimits
     private let table: WorkerTable

@@ -66,7 +66,7 @@ extension Platform {
         }
     }
 
-    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one
+    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here. With one
     /// worker of the kind its number may be left out.
     func restart(_ name: String) -> String {
         func refused(_ reason: String) -> String {

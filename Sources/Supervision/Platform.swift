@@ -213,7 +213,7 @@ package final class Platform {
         }
     }
 
-    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a
+    /// Messages of one worker that are handled before the others have their turn. One that never stops talking, as a
     /// plugin might make it, delays no other.
     private static let messagesInTurn = 64
     /// More than a channel holds.

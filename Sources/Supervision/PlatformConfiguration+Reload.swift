@@ -12,8 +12,8 @@ extension PlatformConfiguration {
         package var kept: [String] = []
     }
 
-    /// Turns freshly read settings into what can hold for the running platform: brokers whose store is new are added,
-    /// those whose store is not named any more removed. Fixed settings and the other workers stay.
+    /// Turns freshly read settings into what can hold for the running platform. Brokers whose store is new are added,
+    /// those whose store is not named any more are removed. Fixed settings and the other workers stay.
     package mutating func keepRunning(_ running: PlatformConfiguration) -> Changes {
         var changes = Changes()
         for row in table.rows { row.rules.keepRunning(&self, row, running, &changes) }

@@ -3,8 +3,8 @@ import LinuxSystem
 import SettingTable
 import WorkerProtocol
 
-/// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders
-/// looked at as its user would find them, in its unit's sandbox too.
+/// Whether a platform could start as configured, without starting it. Its ports are bound and closed again. Its folders
+/// are looked at as its user would find them, in its unit's sandbox too.
 package struct PlatformTrial {
     /// The user that will run it.
     package var account: Account

@@ -26,8 +26,9 @@ package final class Resources {
     /// Bound, and left with the store only when all the others are: it would hold a port that is reported as taken.
     private var unkept: [(socket: SharedDescriptor, name: String)] = []
 
-    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units
-    /// by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
+    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit. These are sockets of
+    /// socket units by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the
+    /// real ones.
     ///
     /// What the store holds for no listener or segment of this configuration is removed from it.
     /// - Throws: a port cannot be bound, or systemd passed a socket that no worker listens on; with the remedy.

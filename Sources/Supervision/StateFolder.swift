@@ -15,8 +15,8 @@ package enum StateFolder {
         variable("XDG_STATE_HOME").map { "\($0)/apus" } ?? variable("HOME").map { "\($0)/.local/state/apus" }
     }
 
-    /// The home folder of a user by their entry in the system's list of users (`getpwnam_r`); without a name, that of
-    /// the user of this program: `$HOME`, else by their entry. nil where there is none, or no user of that name.
+    /// The home folder of a user by their entry in the system's list of users (`getpwnam_r`). Without a name, that of
+    /// the user of this program: `$HOME`, else by their entry. Nil where there is none, or no user of that name.
     package static func home(of user: String? = nil) -> String? {
         guard let user else {
             return variable("HOME") ?? folder { getpwuid_r(geteuid(), $0, $1, $2, $3) }

@@ -55,7 +55,7 @@ extension SupervisorState {
     }
 
     /// Whether systemd may go on trusting this process: false when all workers of a critical kind hang, or survive
-    /// their SIGKILL. A worker that crashes, or hangs in the kernel with its disk, is the supervisor's task: systemd
+    /// their SIGKILL. A worker that crashes, or hangs in the kernel with its disk, is the supervisor's task. Systemd
     /// could only take all the others down with it.
     package var isHealthy: Bool {
         Dictionary(grouping: workers.filter(\.row.critical), by: \.id.kind).values.allSatisfy { members in

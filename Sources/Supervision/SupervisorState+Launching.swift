@@ -95,7 +95,7 @@ extension SupervisorState {
         actions.append(.ready)
     }
 
-    /// Whether READY need not wait for it: a worker whose disk is away, or that cannot start, holds READY back only
+    /// Whether READY need not wait for it. A worker whose disk is away, or that cannot start, holds READY back only
     /// when no other worker does its work.
     func isSettled(_ worker: Worker) -> Bool {
         if worker.isReady || worker.isParked { return true }

@@ -3,8 +3,8 @@ package import NIOCore
 package import NIOPosix
 
 /// How long the event loop's turns take: whatever runs in one keeps all other connections waiting. A turn is what lies
-/// between two looks at the kernel: from the first read of a round (`began`), or the first task, to the last task. Two
-/// readings of the clock a turn.
+/// between two looks at the kernel. It lasts from the first read of a round (`began`), or the first task, to the last
+/// task. Two readings of the clock a turn.
 ///
 /// `note` names what took long inside a turn. One line in ten seconds warns of turns above `warningAbove`, with their
 /// number. Confined to the event loop that calls it: there is one in a worker.
@@ -63,6 +63,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
         self.piece = (name(), took)
     }
 
+    /// NIO calls it at the end of each turn, on the event loop.
     package func processedTick(info: NIOEventLoopTickInfo) {
         turn(from: min(start ?? info.startTime, info.startTime), to: info.endTime)
     }

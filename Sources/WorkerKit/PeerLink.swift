@@ -5,7 +5,7 @@ package import WorkerProtocol
 /// One end of the stream socket between two workers. Confined to its event loop.
 ///
 /// Messages sent before the channel is up wait; messages of one tick leave in one write. When the other side goes away,
-/// or sends what is no message, the link closes and `closed` is called once; the supervisor brings a new socket.
+/// or sends what is no message, the link closes and `closed` is called once. The supervisor brings a new socket.
 package final class PeerLink {
     private enum State {
         case connecting([ByteBuffer])

@@ -10,6 +10,7 @@ package import WorkerProtocol
 /// Sequence: `init` → `peer`… → `start` → (`peer`, `reload`, `status`)… → `drain` → exit. A worker is restarted as a
 /// fresh process, so nothing has to be undone.
 package protocol Worker: AnyObject, SendableMetatype {
+    /// Its row of the supervisor's table; its program is `apus-KIND`.
     static var kind: WorkerKind { get }
 
     /// Whether the process is ended, with the reason, before it uses up its memory limit. Not for a worker that knows
@@ -50,21 +51,29 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// One line for `apus status`; empty when there is nothing to report.
     func status() -> String
 
-    /// What keeps it from doing all its work at present, with the remedy, for STATUS= and `apus status`, which ends
-    /// with 1 then; empty when it serves.
+    /// What keeps it from doing all its work at present, with the remedy; empty when it serves. It is for STATUS= and
+    /// `apus status`, which then ends with 1.
     func trouble() -> String
 }
 
 extension Worker {
+    /// Ended, which is right for all that call no foreign code.
     package static var endsBeforeMemoryDoes: Bool { true }
+    /// Closes them: their clients connect again.
     package func adopt(connections: [Int32]) {
         for connection in connections { _ = Descriptor(owning: connection) }
     }
+    /// Takes all settings.
     package static func check(settings: Settings) throws {}
+    /// Sets no limits.
     package static func confine(settings: Settings, logger: Logger) throws {}
+    /// Changes nothing: its settings hold until the next process.
     package func reload(settings: Settings) {}
+    /// Does nothing: only the filter worker loads plugins.
     package func pardon(name: String) {}
+    /// Nothing to report.
     package func status() -> String { "" }
+    /// It serves.
     package func trouble() -> String { "" }
 }
 

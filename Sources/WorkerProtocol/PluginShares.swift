@@ -1,4 +1,4 @@
-/// Which worker for plugins has which plugin file, by the file's name. The supervisor decides: a file keeps its worker
+/// Which worker for plugins has which plugin file, by the file's name. The supervisor decides. A file keeps its worker
 /// while others come and go, so that no other plugin's consumers wait for a plugin to be loaded anew.
 package struct PluginShares: Hashable, Sendable {
     /// The setting filter workers read it from.

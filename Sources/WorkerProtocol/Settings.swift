@@ -1,7 +1,7 @@
 import SettingTable
 
 /// Settings with RocketMQ's key names, as the supervisor hands them to a worker. Both supervisor and worker refuse
-/// values the table of settings does not take before they are read; the getters' defaults are for what is not set.
+/// values the table of settings does not take before they are read. The getters' defaults are for what is not set.
 package struct Settings: Hashable, Sendable {
     /// As an operator or the supervisor wrote them.
     package private(set) var values: [String: String]

@@ -1,6 +1,6 @@
 extension WorkerMessage {
-    /// Byte 0 is the version, byte 1 the tag below, then the fields in the order of the case: integers big-endian,
-    /// strings, bytes and lists after their count (4 bytes).
+    /// Byte 0 is the version, byte 1 the tag below, then come the fields in the order of the case. Integers are
+    /// big-endian. Strings, bytes and lists come after their count (4 bytes).
     private enum Tag: UInt8 {
         case setup = 1
         case peer, setupDone, ping, drain, reload, extend, connections, pardon

@@ -10,7 +10,7 @@ import StoreFormat
 import WorkerKit
 import WorkerProtocol
 
-/// The broker process: a `Broker` on its store, behind a `RemotingServer` on the listeners `remoting` and `vip`, with
+/// The broker process: a `Broker` on its store, behind a `RemotingServer` on the listeners `remoting` and `vip`. It has
 /// links to the filter workers and to its replication worker. The only writer of its store.
 final class BrokerStoreWorker: Worker {
     static var kind: WorkerKind { .brokerStore }

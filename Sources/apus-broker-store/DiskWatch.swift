@@ -3,8 +3,8 @@ import LinuxSystem
 import NIOCore
 import Synchronization
 
-/// Looks once a second, on a thread of its own, whether the disk is still there: the same file system at the same path,
-/// not read-only, and answering. A hanging disk hangs that thread, which is noticed from the event loop.
+/// Looks once a second, on a thread of its own, whether the disk is still there. It must be the same file system at the
+/// same path, not read-only, and answering. A hanging disk hangs that thread, which is noticed from the event loop.
 final class DiskWatch: Sendable {
     private static let intervalMilliseconds: Int32 = 1_000
     /// A disk that has not answered for so long is lost.

@@ -104,8 +104,8 @@ final class NameserverWorker: Worker {
     }
 }
 
-/// The KV configuration as a file with its backup and checksums, like the tables of a broker (`MetadataFile`); and
-/// beside that the brokers that were registered last.
+/// The KV configuration as a file with its backup and checksums, like the tables of a broker (`MetadataFile`). Beside
+/// that are the brokers that were registered last.
 final class KVConfigFile: NameServerStorage, Sendable {
     private let path: String
     private let disk: any Disk

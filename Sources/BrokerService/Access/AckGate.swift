@@ -37,8 +37,8 @@ struct PendingAck {
     var batchCount: Int32 = 0
 }
 
-/// Holds acknowledgements until what they promise is true: with ASYNC_FLUSH until the tick's one write has succeeded,
-/// with SYNC_FLUSH until the flushed watermark has passed, with SYNC_MASTER until a slave has the bytes.
+/// Holds acknowledgements until what they promise is true. With ASYNC_FLUSH that is when the tick's one write has
+/// succeeded. With SYNC_FLUSH the flushed watermark must have passed, with SYNC_MASTER a slave must have the bytes.
 /// Entries live in arrays that are reused; nothing is allocated per message.
 final class AckGate {
     /// What the gate needs to know of disk and slaves.

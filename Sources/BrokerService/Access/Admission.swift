@@ -134,9 +134,9 @@ final class Admission {
     /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them has
     /// stopped sending here.
     ///
-    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at
-    /// once would have operators who drain a broker cause errors at its producers; never refusing them would leave the
-    /// setting without effect for producers that do not ask for routes.
+    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. If those were
+    /// refused at once, operators who drain a broker would cause errors at its producers. If they never were, the
+    /// setting would not affect producers that do not ask for routes.
     var refusesWrites: Bool { now() - writeWithdrawnMillis >= Self.routesSpreadMillis }
 
     /// Twice the time between two looks of a client at its routes.

@@ -28,7 +28,7 @@ final class BrokerTables {
     }
 
     /// A client's first message to a topic lands on one broker. RocketMQ leaves the topic there, and all its messages
-    /// go to that one ever after; here the platform's other brokers have it within the same moment.
+    /// go to that one ever after. Here the platform's other brokers have it within the same moment.
     func clientMade(_ config: TopicConfig) {
         autoCreated.insert(config.topicName)
         environment.platform.topicCreated(AutoCreatedTopic(config))

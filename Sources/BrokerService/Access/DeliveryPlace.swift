@@ -12,7 +12,7 @@ enum DeliveryPlace {
 
 extension BrokerTables {
     /// Looks at topic and queue as they are now. A topic that was deleted meanwhile is made again where a send would
-    /// make it; a queue the topic no longer has is replaced by one it has.
+    /// make it. A queue the topic no longer has is replaced by one it has.
     ///
     /// RocketMQ stores the message in the named queue whatever became of the topic, where no consumer reads it.
     func deliveryPlace(topic name: UnsafeRawBufferPointer, queueID: Int32) -> DeliveryPlace {
@@ -59,7 +59,7 @@ extension BrokerTables {
     /// What RocketMQ's clients ask for when they have a topic made (`defaultTopicQueueNums`).
     private static let clientQueueNums: Int32 = 4
 
-    /// The group's retry topic with all the queues its group has (`retryQueueNums`), made or enlarged on the way; `nil`
+    /// The group's retry topic with all the queues its group has (`retryQueueNums`), made or enlarged on the way. Nil
     /// for a group whose name is too long to have one.
     ///
     /// RocketMQ never enlarges it: after `retryQueueNums` was raised it stores into queues no consumer knows.

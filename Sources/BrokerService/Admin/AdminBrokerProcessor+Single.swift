@@ -185,7 +185,7 @@ extension AdminBrokerProcessor {
         return nil
     }
 
-    /// A retry topic of RocketMQ's that holds messages of the topic a group is still to get, and that group: a pop with
+    /// A retry topic of RocketMQ's that holds messages of the topic a group is still to get, and that group. A pop with
     /// leases does not look there. Looks at all topics.
     private func waitingCopies(of topic: String) -> (retryTopic: String, group: String)? {
         for entry in tables.topics.all where entry.isRetryTopic {

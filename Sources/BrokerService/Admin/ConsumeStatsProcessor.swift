@@ -5,10 +5,10 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// Tables of offsets for operators: GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208), QUERY_TOPIC_CONSUME_BY_WHO
-/// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321),
-/// VIEW_BROKER_STATS_DATA (315), and of
-/// 5.x tools QUERY_TOPICS_BY_CONSUMER (343) and QUERY_SUBSCRIPTION_BY_CONSUMER (345).
+/// Tables of offsets for operators. The requests are GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208),
+/// QUERY_TOPIC_CONSUME_BY_WHO (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE
+/// (321) and VIEW_BROKER_STATS_DATA (315). Tools of 5.x send QUERY_TOPICS_BY_CONSUMER (343) and
+/// QUERY_SUBSCRIPTION_BY_CONSUMER (345).
 final class ConsumeStatsProcessor {
     /// Suspended pulls of one queue that are looked at for one request.
     private static let heldPullsMax = 256
@@ -93,8 +93,8 @@ final class ConsumeStatsProcessor {
             pulled: max(consumed, heldOffset(group, queue)), lastMillis: storeTime(queue, consumed - 1))
     }
 
-    /// The largest queue offset of the group's pulls that are suspended at a queue; 0 when there is none among the
-    /// first `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
+    /// The largest queue offset of the group's pulls that are suspended at a queue. It is 0 when there is none among
+    /// the first `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
     private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
         guard let watch = queue?.context as? QueueWatch, let group = tables.groups[group] else { return 0 }
         var largest: Int64 = 0

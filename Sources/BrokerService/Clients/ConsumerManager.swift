@@ -32,7 +32,7 @@ final class Subscription {
 ///
 /// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group. With clients
 /// that differ, each heartbeat replaces the other side's expression. Messages are then filtered by the wrong one and
-/// silently lost to the group. Here each client keeps its own; the group's table is their union and serves those that
+/// silently lost to the group. Here each client keeps its own. The group's table is their union. It serves those that
 /// ask about the group, and pulls as long as all agree.
 final class ConsumerGroup {
     let name: String

@@ -2,10 +2,13 @@ import FastJSON
 
 /// What one consumer group wants of one topic by an expression that needs a filter plugin.
 package struct PluginSubscription: Hashable, Sendable {
+    /// The group's name, as its consumers registered it.
     package var group: String
+    /// The topic's name, as they subscribed to it.
     package var topic: String
     /// The expression's type: that of the plugin it is compiled by.
     package var type: String
+    /// What the plugin compiles, as the consumers sent it.
     package var expression: String
     /// The types of the plugins it calls besides: `PLUGIN('TYPE', …)` inside SQL92.
     package var calls: [String]

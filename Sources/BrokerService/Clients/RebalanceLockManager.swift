@@ -1,7 +1,7 @@
 import RemotingProtocol
 
 /// Which client holds the lock of a queue for orderly consumption. Two instances may have one client identifier
-/// (containers with the same process number behind one address): each has its own locks, and the connection tells them
+/// (containers with the same process number behind one address). Each has its own locks, and the connection tells them
 /// apart. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system property
 /// `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
 struct RebalanceLockManager {

@@ -2,7 +2,7 @@ import RemotingProtocol
 import RemotingTransport
 
 /// One request while its processor runs: the frame and its sender. The frame is a view of the read buffer and valid
-/// inside the call only, so a request cannot be copied or kept; what waits for an answer keeps an `Asker`.
+/// inside the call only, so a request cannot be copied or kept. What waits for an answer keeps an `Asker`.
 struct Request: ~Copyable {
     let frame: RemotingFrame
     let client: ClientContext

@@ -6,7 +6,7 @@ import NIOCore
 import StoreFormat
 
 /// Delivers delayed messages. They lie in `SCHEDULE_TOPIC_XXXX`, one queue per delay level, so each queue is in order
-/// of delivery; the tags code of an entry is the time it is due. One timer stands at the earliest due entry of all
+/// of delivery. The tags code of an entry is the time it is due. One timer stands at the earliest due entry of all
 /// levels; an arrival in a level that was empty sets it.
 ///
 /// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`). RocketMQ's own file

@@ -5,7 +5,7 @@ import RemotingTransport
 import StoreFormat
 
 /// APUS_EDIT_MESSAGE (31002, Apus's own): changes, withdraws, postpones or repeats one message. An edit is carried out
-/// at the end of a tick, behind all the tick has handed out, ended or delivered: whatever comes after it reads what it
+/// at the end of a tick, behind all the tick has handed out, ended or delivered. Whatever comes after it reads what it
 /// has stored. Confined to the broker's event loop.
 final class EditMessageProcessor {
     /// Edits carried out in one tick, and bytes after which it ends.
@@ -52,9 +52,9 @@ final class EditMessageProcessor {
 
     /// Fields: those of `MessageFinder` for the message, those of `EditRequest` for what is to be done. The answer's
     /// fields name the version that was made: `version`, `topic`, `queueId`, `queueOffset`, `commitLogOffset`, `msgId`,
-    /// `uniqueKey`, `deliverAt` where it waits for a time, and `consumedBy`: groups that have consumed the version
-    /// before, separated by commas, and `consumedByLeftOut` where there are more. Its code is that of a send: 10, 11
-    /// and 12 say that the edit is stored, and that disk or slave have not confirmed it.
+    /// `uniqueKey`, and `deliverAt` where it waits for a time. `consumedBy` has the groups that have consumed the
+    /// version before, separated by commas; `consumedByLeftOut` is there where there are more. Its code is that of a
+    /// send. Codes 10, 11 and 12 say that the edit is stored, and that disk or slave have not confirmed it.
     func process(_ request: borrowing Request) throws(RemotingDecodeError) {
         let edit: EditRequest
         switch try EditRequest.parse(request) {

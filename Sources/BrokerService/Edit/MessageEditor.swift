@@ -302,8 +302,8 @@ final class MessageEditor {
         return nil
     }
 
-    /// Stores the message as a timer message, and deletes it where it was: in one tick, the new one first, so that a
-    /// kill in between leaves both and loses none.
+    /// Stores the message as a timer message, and deletes it where it was. Both go in one tick, the new one first, so
+    /// that a kill in between leaves both and loses none.
     private func postpone(
         _ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView, to topic: String, queueID: Int32
     ) -> Outcome {

@@ -14,7 +14,7 @@ enum UniqueKey {
         var bytes: [UInt8] = []
         func put(_ value: some FixedWidthInteger) { withUnsafeBytes(of: value.bigEndian) { bytes += $0 } }
         // In place of address, process and class loader: no other ID begins like this. Bytes 4 to 7 are where the ID of
-        // a position has a port: tools tell the two apart by that, so they are no port.
+        // a position has a port. Tools tell the two apart by that, so they are no port.
         put(UInt64.random(in: 0 ... .max) | 1 << 31)
         put(UInt16.random(in: 0 ... .max))
         put(UInt32(truncatingIfNeeded: sinceMonth))

@@ -9,10 +9,10 @@ protocol FilterLinkObserver: AnyObject {
 
 /// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
 /// worker (a new peer) compiles again by itself what is in use. While there is none, subscriptions the plugin answered
-/// with tags codes go on; the others wait: no consumer gets an unfiltered message, and no offset moves past one.
+/// with tags codes go on. The others wait: no consumer gets an unfiltered message, and no offset moves past one.
 ///
-/// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression
-/// that kills its worker does not go on to kill the next.
+/// Several workers share the expressions, each of which stays with its worker also while that restarts. So an
+/// expression that kills its worker does not go on to kill the next.
 package final class FilterLink {
     private struct Key: Hashable {
         var type: String
@@ -133,6 +133,7 @@ package final class FilterLink {
         }
     }
 
+    /// Filter worker `index` has ended. Its programs are forgotten, and reads that wait for it are resumed.
     package func disconnect(_ index: Int = 0) {
         guard workers.removeValue(forKey: index) != nil else { return }
         let lost = batches.filter { $0.value.subscription.worker == index }
@@ -195,6 +196,7 @@ package final class FilterLink {
         }
     }
 
+    /// An answer to a request of this link; one to no open request is dropped.
     package func receive(_ message: WorkerMessage) {
         switch message {
         case .filterCompiled(let request, let result): compiled(request, result)

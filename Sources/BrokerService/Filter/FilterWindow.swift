@@ -9,9 +9,9 @@ protocol FilterWaiter: AnyObject {
     func filterAnswered(_ hasVerdicts: Bool, expired: Bool)
 }
 
-/// The filter worker's verdicts for a range of one queue, for one group of consumers: the pulls that follow find
-/// it here and ask no worker. A program's answer depends on the message alone, so a verdict holds as long as its
-/// program, and as long as no message of the queue is edited.
+/// The filter worker's verdicts for a range of one queue, for one group of consumers. The pulls that follow find it
+/// here and ask no worker. A program's answer depends on the message alone. So a verdict holds as long as its program,
+/// and as long as no message of the queue is edited.
 ///
 /// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is
 /// used up. Confined to the broker's event loop.

@@ -17,8 +17,8 @@ final class ArchivedMessages {
         their time is over or their groups have consumed them (apus admin topicMode shows both; apus.archive can be \
         changed, groups that are not used any more can be deleted)
         """
-    /// What was found holds so long, milliseconds. What is needed moves towards the log's end: what was found before is
-    /// too low rather than too high, unless a group was set back meanwhile to what it had consumed.
+    /// What was found holds so long, milliseconds. What is needed moves towards the log's end, so what was found before
+    /// is too low rather than too high. The exception is a group that was set back meanwhile to what it had consumed.
     static let ageMax: Int64 = 5000
     /// What a slice may take: about so many queues looked at, or reads of one.
     private static let costPerSlice = 64

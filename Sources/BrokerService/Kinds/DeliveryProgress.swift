@@ -1,8 +1,8 @@
 import LinuxSystem
 import StoreFormat
 
-/// How far delayed messages have been delivered, as exactly as the log itself: written (not synchronized) after every
-/// commit that delivered something, so that after `kill -9` nothing is delivered twice. `delayOffset.json`, which
+/// How far delayed messages have been delivered, as exactly as the log itself. It is written (not synchronized) after
+/// every commit that delivered something, so that after `kill -9` nothing is delivered twice. `delayOffset.json`, which
 /// RocketMQ reads, is written every few seconds as RocketMQ does.
 ///
 /// `apus-timer/progress`, 512 bytes, big-endian, replaced in place by one write:

@@ -212,7 +212,7 @@ final class ClientManageProcessor {
         }
         if let group = request.extFields.string("consumerGroup") {
             let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
-            // A client has given back its locks when it sends this, or meant to: the C++ client forgets the first queue
+            // A client has given back its locks when it sends this, or meant to. The C++ client forgets the first queue
             // of each broker, which no client could consume for a minute. A member that is notified that it left asks
             // for the locks at once.
             if let clientID = request.extFields.string("clientID") {
@@ -268,7 +268,7 @@ final class ClientManageProcessor {
         request.answer(.success, body: group.clientList)
     }
 
-    /// Another connection with the same client identifier is another instance in two cases: both are members of the
+    /// Another connection with the same client identifier is another instance in two cases. Both are members of the
     /// group, or the other one was still there while this one was. A client that comes back on a new connection, or
     /// that locks on another one than its heartbeats come on, is the same.
     private func lockOwner(_ clientID: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {

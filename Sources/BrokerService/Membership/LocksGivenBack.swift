@@ -4,7 +4,7 @@ import RemotingProtocol
 ///
 /// RocketMQ's clients shut down in this order: all locks back, offsets committed, group left (35). The one that gets
 /// such a queue in between begins at an old offset, and consumes again what is done. So these locks stay for a moment,
-/// or until the client has left; Apache frees them at once, and there only a rebalance in that very moment is in time.
+/// or until the client has left. Apache frees them at once, and there only a rebalance in that very moment is in time.
 struct LocksGivenBack {
     /// Longer than a client's next requests are in coming, and nothing against the 20 s until its heirs would ask
     /// again.

@@ -6,7 +6,7 @@ import SettingTable
 
 extension ConfigurationFile {
     /// Whether bytes are this table, in the shape RocketMQ and we write it. A file that is JSON but not the table (a
-    /// flipped bit in a name, another file's content) is unusable, and its backup is used: nothing is silently left
+    /// flipped bit in a name, another file's content) is unusable, and its backup is used. Nothing is silently left
     /// out. Entries that are none make it no more than usable: loading parks them.
     func quality(of bytes: [UInt8]) -> MetadataFile.Quality {
         guard let json = try? JSONValue(parsing: bytes) else { return .unusable }

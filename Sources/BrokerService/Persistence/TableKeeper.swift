@@ -7,7 +7,7 @@ import MetadataStore
 import NIOCore
 import RemotingProtocol
 
-/// Writes the broker's tables to their files on a thread of its own: the event loop copies a table, the thread makes a
+/// Writes the broker's tables to their files on a thread of its own. The event loop copies a table; the thread makes a
 /// text of the copy, writes and synchronizes it. Changes that come while a table is written go into its next write
 /// together. The one that must not answer before a change is on disk waits with `whenKept`; messages for new topics
 /// wait in `AckGate`.

@@ -3,8 +3,8 @@ import Logging
 import NIOCore
 import WorkerProtocol
 
-/// A slave's copy of its master's claims: puts the questions of `ClaimMirror` to the master, by way of the replication
-/// worker, and has the answers written by a thread of its own. Confined to the broker's event loop.
+/// A slave's copy of its master's claims. It puts the questions of `ClaimMirror` to the master, by way of the
+/// replication worker. A thread of its own writes the answers. Confined to the broker's event loop.
 final class ClaimsReplica {
     /// Milliseconds until the master is asked again when there is no more.
     static let pauseMillis: Int64 = 250
@@ -44,8 +44,8 @@ final class ClaimsReplica {
         mirror = ClaimMirror(folder: folder, disk: environment.disk, logger: environment.logger)
     }
 
-    /// How long the copy has not been as far as the master, milliseconds; 0 while the lag is what one question takes,
-    /// and of a master that hands out no claims.
+    /// How long the copy has not been as far as the master, milliseconds. It is 0 while the lag is what one question
+    /// takes, and where the master hands out no claims.
     var behindMillis: Int64 {
         guard said != .unknown else { return 0 }
         let behind = environment.steady() - currentAtSteady

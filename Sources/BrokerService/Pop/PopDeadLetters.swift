@@ -4,8 +4,8 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Messages that were popped more often than their group may try (`retryMaxTimes`) go to the group's dead-letter topic,
-/// if the broker is set to do so (`popDeadLetterEnable`). RocketMQ's broker never does: a message no remoting client
+/// Messages that were popped more often than their group may try (`retryMaxTimes`) go to the group's dead-letter topic.
+/// The broker must be set to do so (`popDeadLetterEnable`). RocketMQ's broker never does: a message no remoting client
 /// can consume comes again for ever, or is given up by its client without a trace.
 ///
 /// A message is finished when its dead letter is written, in the same tick. A kill in between leads to a second dead
@@ -78,7 +78,7 @@ final class PopDeadLetters {
         case nextTick
     }
 
-    /// Gives up a message that is due, if its deliveries are over: by the topic's policy, or by the group's
+    /// Gives up a message that is due, if its deliveries are over. The topic's policy bounds them, or the group's
     /// `retryMaxTimes` where the broker is set to (`popDeadLetterEnable`).
     /// - Parameters:
     ///   - attempts: deliveries by this broker.

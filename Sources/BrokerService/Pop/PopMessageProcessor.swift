@@ -280,8 +280,8 @@ final class PopMessageProcessor {
         pop.parts.append(part)
     }
 
-    /// Messages whose claims have ended come first, at most half of what fits while there are others: one that no
-    /// client can consume must not keep them.
+    /// Messages whose claims have ended come first, at most half of what fits while there are others. One that no
+    /// client can consume must not keep those.
     private func takeDue(_ pop: PopRequest, _ part: inout PopPart) {
         let table = part.table
         guard table.dueCount > 0 else { return }
@@ -629,7 +629,7 @@ final class PopMessageProcessor {
 }
 
 extension PopMessageProcessor {
-    /// No byte of the answer was written, because its connection has closed meanwhile: no client has seen the messages,
+    /// No byte of the answer was written, because its connection has closed meanwhile. No client has seen the messages,
     /// and the next one gets them at once. Once a byte was written the broker cannot know what the client has read:
     /// then they stay claimed until their time is over.
     private func takeBack(_ answer: Answer) {

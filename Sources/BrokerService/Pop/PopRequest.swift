@@ -70,7 +70,7 @@ final class PopRequest: PopWaiter {
     override func end() { processor.end(self) }
 
     /// The topic or the group is another one now, or its messages are handed out by other rules than this request
-    /// knows: what it has found is not to be claimed.
+    /// knows. What it has found is not to be claimed.
     var isOutdated: Bool {
         topic.isGone || group.isGone || mode != topic.policy.mode || (consumer != nil) != topic.policy.hasLeases
     }

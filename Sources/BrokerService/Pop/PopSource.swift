@@ -10,7 +10,7 @@ struct PopSource {
 }
 
 /// Retry topics of RocketMQ's popping groups, where they exist. RocketMQ stores a copy in one of them when a message
-/// was not acknowledged in time; Apus never does, but a store taken over may hold some. Confined to the broker's event
+/// was not acknowledged in time. Apus never does, but a store taken over may hold some. Confined to the broker's event
 /// loop.
 final class PopRetryTopics {
     /// Pairs of group and topic that are remembered; with more it begins anew.
@@ -59,7 +59,7 @@ final class PopRetryTopics {
         return nil
     }
 
-    /// Whether the retry topic of popped messages is that of another group's pulled ones, too: `%RETRY%a_b` is that of
+    /// Whether the retry topic of popped messages is that of another group's pulled ones, too. `%RETRY%a_b` is that of
     /// group a for topic b, and that of group a_b.
     func isShared(_ source: PopSource) -> Bool {
         source.kind == .retryV1 && groups[String(source.topic.name.dropFirst(TopicName.retryPrefix.count))] != nil
@@ -72,7 +72,7 @@ enum PopCopy {
     static let firstPopTime: StaticString = "1ST_POP_TIME"
     static let handle: StaticString = "POP_CK"
 
-    /// The record under the topic the client has asked for, and with its handle: clients make the handles of all others
+    /// The record under the topic the client has asked for, and with its handle. Clients make the handles of all others
     /// themselves, and the topic of this one is not theirs.
     /// - Parameter attempts: deliveries by this broker before this one.
     static func record(

@@ -137,7 +137,7 @@ final class PoppedMessageProcessor {
         environment.scheduleTick()
     }
 
-    /// Whether the time of a message was over and another consumer has the queue since: the one before cannot have it
+    /// Whether the time of a message was over and another consumer has the queue since. The one before cannot have it
     /// longer, or two would be at work in the queue.
     private func isOver(_ offset: Int64, _ table: ClaimTable, _ client: ClientContext, _ time: ClaimTime) -> Bool {
         guard table.isOrdered, case .due = table.state(of: offset, at: time) else { return false }
@@ -156,9 +156,9 @@ final class PoppedMessageProcessor {
 
     // MARK: - Failures
 
-    /// The client could not consume the message. It comes again when the strategy of its topic says (`strategy` in the
-    /// answer, by which clients know that -1 was no time), or it is a dead letter at once (`deadLetter`), with the
-    /// field `reason` in it.
+    /// The client could not consume the message. It comes again when the strategy of its topic says: `strategy` in the
+    /// answer, by which clients know that -1 was no time. Or it is a dead letter at once (`deadLetter`), with the field
+    /// `reason` in it.
     private func fail(_ named: Named, _ request: borrowing Request) {
         let time = claims.time
         let (handle, origin) = (named.handle, named.origin)

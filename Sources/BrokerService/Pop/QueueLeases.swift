@@ -7,15 +7,15 @@ import StoreFormat
 
 /// One consumer of a group at a time for a queue: of SERIAL_QUEUE topics, and of QUEUE topics with `apus.shard`.
 ///
-/// A consumer is a connection that pops. It takes the lease of a free queue with its pop, and keeps it as long as it is
-/// heard or has messages of the queue. The lease is free when its connection ends, when it leaves the group, when the
-/// time of a message is over in its hands, and when it is deaf: another one waits, there are messages, and nothing was
-/// heard for five seconds after its poll time. Messages in the hands of one that lost its lease stay with it until they
-/// are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
-/// has its share while others wait.
+/// A consumer is a connection that pops. It takes the lease of a free queue with its pop. It keeps the lease as long as
+/// it is heard or has messages of the queue. The lease is free when its connection ends, when it leaves the group, and
+/// when the time of a message is over in its hands. It is free as well when the consumer is deaf. That is so when
+/// another one waits, there are messages, and nothing was heard for five seconds after its poll time. Messages in the
+/// hands of one that lost its lease stay with it until they are acknowledged or their time is over. Only then does the
+/// next consumer get any. Of several queues a consumer has its share while others wait.
 ///
-/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims,
-/// and otherwise to the first that pops. Confined to the broker's event loop.
+/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims.
+/// Where there is none, it belongs to the first that pops. Confined to the broker's event loop.
 final class QueueLeases {
     /// A consumer that was not heard for so long may lose a queue, milliseconds; after its poll time.
     static let patienceMillis: Int64 = 5000

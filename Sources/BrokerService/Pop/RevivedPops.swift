@@ -1,9 +1,9 @@
 import FastJSON
 import MessageModel
 
-/// Pops RocketMQ has noted in its revive log, and which of their messages were acknowledged: a record `ck` for each pop
-/// of a queue, `ack` and `bAck` for acknowledgements, in any order, some of them twice. All of it comes from outside.
-/// Pure.
+/// Pops RocketMQ has noted in its revive log, and which of their messages were acknowledged. The log has a record `ck`
+/// for each pop of a queue, `ack` and `bAck` for acknowledgements. They come in any order, some of them twice. All of
+/// it comes from outside. Pure.
 struct RevivedPops {
     /// Messages of one pop: RocketMQ counts them in a signed byte.
     static let messagesMax: Int64 = 127

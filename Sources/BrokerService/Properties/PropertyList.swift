@@ -1,8 +1,8 @@
 import MessageModel
 import StoreFormat
 
-/// The properties of one message as a list that can be changed: for the paths where a message is stored a second time
-/// (send-back, delayed delivery). The send path uses `StoredProperties`, which makes no strings.
+/// The properties of one message as a list that can be changed. It is for the paths where a message is stored a second
+/// time (send-back, delayed delivery). The send path uses `StoredProperties`, which makes no strings.
 struct PropertyList {
     private(set) var pairs: [(name: String, value: String)] = []
 

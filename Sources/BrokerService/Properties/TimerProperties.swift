@@ -86,8 +86,8 @@ enum TimerProperties {
     }
 }
 
-/// What a producer gets for a timer message and gives back to cancel it (RocketMQ 5.3's `RecallMessageHandle`):
-/// `v1 topic brokerName timestamp uniqueKey` in URL-safe base 64. The time is the millisecond of delivery.
+/// What a producer gets for a timer message and gives back to cancel it (RocketMQ 5.3's `RecallMessageHandle`). The
+/// text is `v1 topic brokerName timestamp uniqueKey` in URL-safe base 64. The time is the millisecond of delivery.
 struct RecallHandle: Equatable {
     static let version = "v1"
 

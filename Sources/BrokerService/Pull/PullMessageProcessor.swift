@@ -8,8 +8,8 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-/// PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): checks the request, reads a range of the consume queue, and answers,
-/// suspends the pull, or asks the filter worker (`MessageReader`).
+/// PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361). It checks the request and reads a range of the consume queue. Then it
+/// answers, suspends the pull, or asks the filter worker (`MessageReader`).
 final class PullMessageProcessor {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables

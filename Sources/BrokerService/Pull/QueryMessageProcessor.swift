@@ -4,7 +4,7 @@ import RemotingTransport
 import StoreFormat
 
 /// QUERY_MESSAGE (12) by key or unique key, VIEW_MESSAGE_BY_ID (33) by physical offset. Searching goes in slices of
-/// several turns, the messages leave as those of a pull do: by `sendfile`, so that a client that reads nothing costs no
+/// several turns. The messages leave as those of a pull do, by `sendfile`, so that a client that reads nothing costs no
 /// memory. Meanwhile no further request of it is handled.
 final class QueryMessageProcessor {
     /// Entries of the index, or messages, that a slice looks at; a turn of well below a millisecond.

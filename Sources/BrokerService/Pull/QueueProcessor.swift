@@ -56,8 +56,8 @@ final class QueueProcessor {
         answer(request, "timestamp", time ?? -1)
     }
 
-    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it receives), and of
-    /// queues the topic has or had.
+    /// Offsets are kept of topics and groups there are, and of queues the topic has or had. RocketMQ 5 does the same;
+    /// 4.9 keeps whatever it receives.
     func commit(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
         let queueID = asked.queueID
@@ -91,8 +91,8 @@ final class QueueProcessor {
         request.answer(.success)
     }
 
-    /// A group that never committed here begins at 0 while the queue's first message is still there and in memory;
-    /// otherwise the client decides by its consumeFromWhere.
+    /// A group that never committed here begins at 0 while the queue's first message is still there and in memory.
+    /// Otherwise the client decides by its consumeFromWhere.
     func consumerOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
         let group = try request.extFields.required("consumerGroup")

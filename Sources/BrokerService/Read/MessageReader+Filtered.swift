@@ -4,7 +4,7 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-// Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on
+// Pulls whose filter needs the filter worker. Its verdicts come in stretches (`FilterWindow`), and a pull reads on
 // through as many as it takes to find something.
 extension MessageReader {
     /// How long one pull reads on without finding anything before its client gets the offset to go on from. Others are

@@ -3,9 +3,9 @@ import NIOCore
 import StoreFormat
 
 /// Long polling: pulls that found nothing wait here. A pull is woken by the arrival of a message in its queue whose
-/// tags code it may want, or by its deadline; there is no polling tick. One timer stands at the earliest deadline.
+/// tags code it may want, or by its deadline. There is no polling tick. One timer stands at the earliest deadline.
 ///
-/// Held pulls hang in the lists of their queue (woken in order of arrival) and of their time-out: pulls with the same
+/// Held pulls hang in the lists of their queue (woken in order of arrival) and of their time-out. Pulls with the same
 /// time-out expire in the order they came. So each such list is sorted by itself, and the earliest deadline is at one
 /// of a few heads. They leave all their lists in constant time, and what concerns many of them is done in slices.
 final class PullRequestHold {

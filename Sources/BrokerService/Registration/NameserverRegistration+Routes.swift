@@ -3,8 +3,8 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// Routes of topics that have queues at other brokers too, for QUERY_ASSIGNMENT: asked of a name server, and kept for
-/// some time, as RocketMQ's `TopicRouteInfoManager` does.
+/// Routes of topics that have queues at other brokers too, for QUERY_ASSIGNMENT. They are asked of a name server and
+/// kept for some time, as RocketMQ's `TopicRouteInfoManager` does.
 struct KnownRoutes {
     /// Milliseconds a route holds; RocketMQ's broker asks each 30 s.
     static let validMillis: Int64 = 20_000

@@ -2,7 +2,7 @@ import FastJSON
 import RemotingProtocol
 
 // Actions and resources are those of RocketMQ 5.3's annotations (`@RocketMQAction`, `@RocketMQResource` of the header
-// classes); a code that has none there is given what its neighbours have.
+// classes). A code that has none there is given what its neighbours have.
 
 extension RequestTable {
     /// Messages come in.

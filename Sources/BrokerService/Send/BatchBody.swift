@@ -2,7 +2,7 @@ import RemotingProtocol
 import StoreFormat
 
 /// The body of a batch as it arrived. The official C++ client compresses the encoded batch as if it were one message's
-/// body (from 4 KiB on) and sets the system flag; RocketMQ's other clients send batches as they are. A compressed batch
+/// body (from 4 KiB on) and sets the system flag. RocketMQ's other clients send batches as they are. A compressed batch
 /// is taken apart here, so that every client can read its messages.
 enum BatchBody {
     /// The frame's bytes are the encoded messages.

@@ -4,7 +4,7 @@ import RemotingProtocol
 import StoreFormat
 
 /// RECALL_MESSAGE (370, RocketMQ 5.3): cancels a timer message by the handle its producer got. The cancellation is
-/// stored like a timer message, due when the message is, and so reaches it wherever it waits; when the answer has left,
+/// stored like a timer message, due when the message is, and so reaches it wherever it waits. When the answer has left,
 /// the message will not be delivered.
 final class RecallMessageProcessor {
     static let tag = "_RECALL_TAG_"

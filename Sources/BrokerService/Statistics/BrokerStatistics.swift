@@ -1,6 +1,6 @@
 import Glibc
 
-/// Counts messages in and out: their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three), and the
+/// Counts messages in and out. It has their rates over the last 10 s, 1 min and 10 min, which RocketMQ prints, and the
 /// totals of the last two midnights. From these tools compute how many there were today and yesterday.
 struct BrokerStatistics {
     /// Ten minutes of samples and the one to compare with.

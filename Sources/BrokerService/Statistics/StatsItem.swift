@@ -1,6 +1,6 @@
-/// Counts of one key over the last minute, hour and day, as RocketMQ's `StatsItem` has them: running totals, of which
-/// samples are kept every 10 s (7 of them), 10 min (7) and 1 h (25). A window is what lies between its first and last
-/// sample.
+/// Counts of one key over the last minute, hour and day, as RocketMQ's `StatsItem` has them. Samples of running totals
+/// are kept: one every 10 s (7 of them), every 10 min (7) and every hour (25). A window is what lies between its first
+/// and last sample.
 ///
 /// Counting is three additions. Sampling costs only what has been counted lately: an item without counts in a whole
 /// window gives that window's samples back.

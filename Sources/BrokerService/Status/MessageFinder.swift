@@ -3,9 +3,13 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Finds the message a request names, and what stands for it now. Fields: `offset`, where a record begins in the commit
-/// log, with or without the `topic` it is of; or `topic` and `msgId`, the ID its producer made; or `topic`, `queueId`
-/// and `queueOffset`. Confined to the broker's event loop.
+/// Finds the message a request names, and what stands for it now. One of three sets of fields names it:
+///
+/// * `offset`, where a record begins in the commit log, with or without its `topic`
+/// * `topic` and `msgId`, the ID its producer made
+/// * `topic`, `queueId` and `queueOffset`
+///
+/// Confined to the broker's event loop.
 final class MessageFinder {
     /// Where messages wait for their time or their outcome.
     static let waitingTopics: Set<String> = [TopicNames.schedule, TopicNames.timer, TopicNames.half]
@@ -91,7 +95,7 @@ final class MessageFinder {
         }
     }
 
-    /// Whether one of the cancellations a search has met stops a timer message: for long times they lie in files of the
+    /// Whether one of the cancellations a search has met stops a timer message. For long times they lie in files of the
     /// timer, not in memory. What an edit has stored after it, it does not stop (`TimerCancellation`).
     private static func isRecalled(_ message: StoredMessage, by recalls: [StoredMessage]) -> Bool {
         guard message.topic == TopicNames.timer, let due = message.timerDue else { return false }

@@ -19,6 +19,7 @@ package enum StoreTarget: String, CaseIterable, Sendable {
 
 /// One thing to know before a broker runs on the store.
 package struct StoreFinding: Equatable, Sendable {
+    /// Whether the operator has to act.
     package enum Weight: String, Sendable {
         /// Something would be lost, come twice or not start; or the operator has to decide.
         case decide
@@ -26,8 +27,11 @@ package struct StoreFinding: Equatable, Sendable {
         case note
     }
 
+    /// Those to decide come first in `StoreFindings.all`.
     package let weight: Weight
+    /// The brokers it concerns; at least one.
     package let targets: [StoreTarget]
+    /// What was found and what follows of it, for the operator.
     package let text: String
     /// What to do, or to type, next; nil: nothing.
     package let remedy: String?

@@ -8,8 +8,8 @@ import StoreFormat
 
 /// Reads the directory of a store no broker has open, of RocketMQ 4.x or 5.x or of Apus, and changes nothing in it.
 ///
-/// It reads tables, the ends of queues, the messages that wait for a time or an outcome, and the log's newest records:
-/// not the whole log.
+/// It reads tables, the ends of queues, the messages that wait for a time or an outcome, and the log's newest records.
+/// It does not read the whole log.
 package struct StoreSurvey {
     /// Why a directory cannot be looked at.
     package enum Refusal: Error, CustomStringConvertible {

@@ -154,8 +154,8 @@ final class ConsumerOffsetManager {
     /// - Returns: what `remove` is to take out.
     func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
-    /// The topic was deleted: a new one of its name begins at offset 0, and no group may skip its first messages
-    /// (RocketMQ 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
+    /// The topic was deleted (RocketMQ 5's `cleanOffsetByTopic`; 4.9 keeps the offsets). A new one of its name begins
+    /// at offset 0, and no group may skip its first messages.
     /// - Returns: what `remove` is to take out.
     func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }
 

@@ -1,8 +1,8 @@
 import MessageStore
 
-/// Replaces a table by one that was read on another thread, in slices of several turns of the event loop: entry by
-/// entry, then what the other table does not have goes. Meanwhile some entries are old and others new. Confined to the
-/// broker's event loop.
+/// Replaces a table by one that was read on another thread, in slices of several turns of the event loop. It goes entry
+/// by entry; then what the other table does not have goes. Meanwhile some entries are old and others new. Confined to
+/// the broker's event loop.
 enum TableReplacement {
     /// Entries entered or looked at in one slice.
     static let entriesPerSlice = 1024

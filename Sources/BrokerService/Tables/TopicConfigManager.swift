@@ -193,8 +193,8 @@ final class TopicConfigManager {
     }
 
     /// A client sends to a topic that is not there: made after the default topic it names, if that one may be
-    /// inherited. It gets as many queues as the client wants, at most as many as the default topic has, and one at
-    /// least: RocketMQ makes a topic without queues of a client that wants 0, and refuses the message and all others.
+    /// inherited. It gets as many queues as the client wants: one at least, and at most as many as the default topic
+    /// has. For a client that wants 0, RocketMQ makes a topic without queues, and refuses this message and all others.
     func createForSend(_ name: TopicName, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
         -> TopicEntry?
     {
@@ -288,7 +288,7 @@ final class TopicConfigManager {
         isDirtyLater = false
     }
 
-    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's
+    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now. In RocketMQ
     /// `defaultTopicQueueNums` has no effect any more once the topic is in the file, and clients may not change it
     /// there.
     /// - Returns: the entries that are none, which are left out.

@@ -3,14 +3,14 @@ import StoreFormat
 /// Which timer messages one cancellation stops: those of a key that are due at its time and were stored early enough.
 ///
 /// RECALL_MESSAGE and clients name the message in `TIMER_DEL_UNIQKEY`, as in RocketMQ. An edit that stores the message
-/// anew names it in `APUS_CANCELS`, because RocketMQ would stop the new message as well: it knows no order, and takes a
-/// whole second for one time. To RocketMQ such a cancellation names nothing.
+/// anew names it in `APUS_CANCELS`, because RocketMQ would stop the new message as well. RocketMQ knows no order, and
+/// takes a whole second for one time. To RocketMQ such a cancellation names nothing.
 struct TimerCancellation: Equatable, Sendable {
     /// `topic+unique key` of the message.
     var key: String
     /// Messages stored before this one are stopped: an offset in queue 0 of `rmq_sys_wheel_timer`.
     var before: Int64
-    /// What was stored later is stopped, too, unless an edit has stored it: a producer sends again what it takes for
+    /// What was stored later is stopped, too, unless an edit has stored it. A producer sends again what it takes for
     /// lost, and recalls it once.
     var isRecall: Bool
 

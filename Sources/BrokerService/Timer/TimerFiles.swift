@@ -1,11 +1,11 @@
 import LinuxSystem
 import StoreFormat
 
-/// What waits for its time longer than the commit log promises to keep it: files under `apus-timer/` in the store's
-/// folder, one for each minute, hour or day that has messages. All calls come from one thread of their own, in the
-/// order in which they were asked for. So no disk wait stops the event loop.
+/// What waits for its time longer than the commit log promises to keep it. It lies in files under `apus-timer/` in the
+/// store's folder, one for each minute, hour or day that has messages. All calls come from one thread of their own, in
+/// the order in which they were asked for. So no disk wait stops the event loop.
 ///
-/// Nothing in here is the only copy of a message before `synchronize` and the checkpoint after it: until then the
+/// Nothing in here is the only copy of a message before `synchronize` and the checkpoint after it. Until then the
 /// message is still taken in again from the log after a crash.
 final class TimerFiles: @unchecked Sendable {
     static let folder = "apus-timer"
@@ -67,8 +67,8 @@ final class TimerFiles: @unchecked Sendable {
 
     // MARK: - Writing
 
-    /// Appends frames to their files. After an error some of them may have been written: asking again with the same is
-    /// right, what appears twice is skipped when it is loaded.
+    /// Appends frames to their files. After an error some of them may have been written. Asking again with the same is
+    /// right: what appears twice is skipped when it is loaded.
     func append(_ pieces: [TimerBucket: [UInt8]]) throws(SystemError) {
         for (bucket, bytes) in pieces.sorted(by: { $0.key < $1.key }) { try append(bucket, bytes) }
     }

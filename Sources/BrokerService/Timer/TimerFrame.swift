@@ -4,10 +4,13 @@ import StoreFormat
 ///
 ///     magic 4 "ATMR" | CRC of all that follows 4 | kind 4 | payload length 4 | due 8 | sequence 8 | payload | zeros to 8
 ///
-/// kind 1: the payload is the record as it lies in the commit log; kind 2: a cancellation, the payload is
-/// `topic + unique key` of the message to stop; kind 3: that of an edit, the payload is the sequence before which it
-/// stops messages 8, then the same. (A release that does not know these takes them for damage, and delivers.) The file
-/// is not RocketMQ's; it lies where RocketMQ does not look.
+/// * kind 1: a message; the payload is the record as it lies in the commit log.
+/// * kind 2: a cancellation; the payload is `topic + unique key` of the message to stop.
+/// * kind 3: a cancellation by an edit; the payload is 8 bytes, the sequence before which it stops messages, then kind
+///   2's.
+///
+/// A release that does not know a kind takes it for damage, and delivers. The file is not RocketMQ's; it lies where
+/// RocketMQ does not look.
 enum TimerFrame {
     static let magic: UInt32 = 0x4154_4D52
     static let headerSize = 32

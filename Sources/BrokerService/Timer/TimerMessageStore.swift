@@ -8,7 +8,7 @@ import StoreFormat
 
 /// Timer messages (`TIMER_DELAY_SEC`, `TIMER_DELAY_MS`, `TIMER_DELIVER_MS`), to the millisecond and up to a year ahead.
 ///
-/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here and wait
+/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`. From there they are taken in here and wait
 /// in memory or in files of their own (`TimerWheel` decides, `TimerFiles` does). When their time has come they are
 /// stored again in the queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
 final class TimerMessageStore {
@@ -18,8 +18,8 @@ final class TimerMessageStore {
     static let takeInBytes = 4 << 20
     static let deliverBatch = 256
     static let deliverBytes = 4 << 20
-    /// Frames collected for files before they are handed to the file thread, and how much may be on its way at most:
-    /// beyond, messages stay in their queue.
+    /// Frames collected for files before they are handed to the file thread, and how much may be on its way at most.
+    /// Beyond that, messages stay in their queue.
     static let collectBytes = 1 << 20
     static let collectBytesMax = 64 << 20
     static let collectMillis: Int64 = 500
@@ -108,8 +108,8 @@ final class TimerMessageStore {
             .map { storage.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
     }
 
-    /// A time out of a record, which no checksum covers, as one buckets can be counted in: not before 1970, and not so
-    /// late that adding to it overflows.
+    /// A time out of a record, which no checksum covers, as one buckets can be counted in. It is not before 1970, and
+    /// not so late that adding to it overflows.
     private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
 
     private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
@@ -150,7 +150,7 @@ final class TimerMessageStore {
 
     var progress: TimerWheel.Progress? { wheel?.progress }
 
-    /// Where the oldest message lies that is neither delivered for good nor safe in a file of ours: after a crash it is
+    /// Where the oldest message lies that is neither delivered for good nor safe in a file of ours. After a crash it is
     /// taken in again from the log.
     var neededFrom: PhysicalOffset? {
         guard let queue, let wheel else { return nil }
@@ -517,7 +517,7 @@ final class TimerMessageStore {
         return wheel.standing(due: Self.plausible(due), sequence: sequence) == .waits ? .waits : .delivered
     }
 
-    /// Whether a producer has recalled the message or an edit has withdrawn it, as far as memory knows: a cancellation
+    /// Whether a producer has recalled the message or an edit has withdrawn it, as far as memory knows. A cancellation
     /// for later lies in a file beside its message.
     /// - Parameter isEdited: the message has an `EditNote`.
     func isStopped(topic: String, uniqueKey: String, due: Int64, sequence: Int64, isEdited: Bool) -> Bool {

@@ -1,9 +1,9 @@
 /// Decides where timer messages wait and when they go: no clock, no file, no store in here; time comes as an argument.
 ///
 /// A message on its way has first been stored in queue 0 of the system topic `rmq_sys_wheel_timer` (RocketMQ 5's name),
-/// as durable as any other; its offset there is its *sequence*. From there it is taken in:
+/// as durable as any other. Its offset there is its *sequence*. From there it is taken in:
 ///
-/// * due within the next one or two minutes: kept in memory (32 bytes), the record stays in the commit log;
+/// * due within the next one or two minutes: kept in memory (32 bytes), the record stays in the commit log.
 /// * later: copied into the bucket file of its minute, hour or day, so that the log may forget it.
 ///
 /// A day's file is split into hours shortly before it begins, an hour's into minutes; a minute's is loaded (its index,
@@ -125,7 +125,7 @@ final class TimerWheel {
         ingested = entry.sequence + 1
         if entry.key <= watermark {
             if entry.key <= recovered.watermark, entry.sequence < recovered.ingested { return .delivered }
-            // A cancellation that late has nothing to stop any more: what was not delivered then had heard of it in the
+            // A cancellation that late has nothing to stop any more. What was not delivered then had heard of it in the
             // turn that stored it, or is not taken in.
             if !entry.isCancellation { late.append(entry) }
             return .late

@@ -107,7 +107,7 @@ struct OpenTransactions {
     }
 
     /// A copy of unknown origin belongs to the oldest message that looks like it, was checked once less and has no copy
-    /// yet: RocketMQ's broker makes them in this order.
+    /// yet. RocketMQ's broker makes them in this order.
     private mutating func linked(_ half: HalfMessage) -> HalfMessage {
         guard alike != nil, let likeness = half.likeness else { return half }
         var half = half

@@ -6,8 +6,8 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// Transactions, in RocketMQ 4.9.8's formats: prepared messages wait in `RMQ_SYS_TRANS_HALF_TOPIC`, their outcomes
-/// stand in `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`.
+/// Transactions, in RocketMQ 4.9.8's formats. Prepared messages wait in `RMQ_SYS_TRANS_HALF_TOPIC`, their outcomes
+/// stand in `RMQ_SYS_TRANS_OP_HALF_TOPIC`. How far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`.
 /// Memory holds the open ones only; it is rebuilt from the two queues.
 ///
 /// Unlike Apache's, a check is made at its very time and not at the next round. It is counted only if there was a
@@ -497,8 +497,8 @@ final class TransactionalMessageService {
 
     // MARK: - End of a tick
 
-    /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they
-    /// are copies made for that.
+    /// The tick's bytes are in the log. Half messages among them are open from now on. Those that are copies made for
+    /// asking have their producers asked.
     func committed() {
         guard isRunning, hasArrivals || hasAppended else { return }
         hasArrivals = false
@@ -525,7 +525,7 @@ final class TransactionalMessageService {
         justEnded.removeAll(keepingCapacity: true)
     }
 
-    /// What is done with is committed when the log is flushed up to here: after power loss nothing is taken for done
+    /// What is done with is committed when the log is flushed up to here. After power loss nothing is taken for done
     /// that the log has forgotten.
     private func noteOffsets() {
         guard let open else { return }

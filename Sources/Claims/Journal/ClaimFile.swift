@@ -9,21 +9,21 @@ import StoreFormat
 ///
 ///     `APUSCLMJ` or `APUSCLMS` 8 | version 4 | number 4 | end 8 | time 8 | checksum 4 (CRC-32 of the 32 bytes before)
 ///
-/// *end* is how many bytes the journal before must have, so that none of its blocks is missing unnoticed (0: this
-/// journal follows a snapshot, or is the first one; in a snapshot 0). *time* is milliseconds since 1970, what the first
-/// block's time is relative to.
+/// *end* is how many bytes the journal before must have, so that none of its blocks is missing unnoticed. It is 0 in a
+/// snapshot, in the first journal, and in one that follows a snapshot. The header's *time*, in milliseconds since 1970,
+/// is what the first block's time is relative to.
 ///
 /// A block is what one tick has written, or a part of a snapshot:
 ///
 ///     length n | checksum 4 (CRC-32 of the payload, little-endian) | payload n: time ± | entries
 ///
-/// *n* is a number: 7 bits a byte, the lowest first, the highest bit means that another byte follows. *±* is such a
+/// *n* is a number: 7 bits a byte, the lowest first. The highest bit means that another byte follows. *±* is such a
 /// number with the sign in bit 0. The block's time is relative to that of the block before. An entry begins with a
 /// byte: kind in the low 4 bits, flags in the others; `EntryKind` has the layouts.
 ///
-/// In an entry, *table* is the table's number. *time* is relative to the block's, *popTime* to that time. *offset* is
-/// relative to the offset of the entry before of the same table and file (to its `next`, where marked so; 0 if there is
-/// none). *invisible* are milliseconds.
+/// In an entry, *table* is the table's number. Its *time* is relative to the block's, *popTime* to that time. An
+/// *offset* is relative to that of the entry before of the same table and file; 0 if there is none. Where marked so, it
+/// is relative to the `next` those entries have left. The unit of *invisible* is milliseconds.
 enum ClaimFile {
     enum Kind: UInt8 {
         case journal
@@ -141,9 +141,9 @@ enum EntryKind: UInt8 {
     case define = 1
     /// client n, name length and bytes: at its first use in each file.
     case client = 2
-    /// table n, time ±, popTime ±, invisible n, client n, [attempt ID length and bytes], count n, if there are any:
-    /// first offset ± (to `next`), unless they are consecutive the gaps before each further one n; then the offsets
-    /// finished after the last one ±.
+    /// table n, time ±, popTime ±, invisible n, client n, [attempt ID length and bytes], count n, [offsets]. Then ± how
+    /// many after the last one are finished. Offsets: the first one ± (to `next`), and unless they are consecutive the
+    /// gap n before each further one.
     case claim = 3
     /// table n, offset ±, time ±, popTime ±, invisible n, client n, [attempt ID].
     case reclaim = 4

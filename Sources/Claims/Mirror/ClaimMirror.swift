@@ -4,12 +4,12 @@ package import Logging
 import MessageModel
 import Synchronization
 
-/// A slave's side of the mirror: copies a master's files of claims into the folder in which `ClaimStore.open` finds
+/// A slave's side of the mirror. It copies a master's files of claims into the folder in which `ClaimStore.open` finds
 /// them when this broker becomes a master. It asks (`question`), is given answers, and writes; it knows no network.
 ///
-/// A history it does not know is copied beside the present folder, checked, and put in its place when it is as far as
-/// the master is. From then on bytes are appended to it. So the folder holds a state the master had at some time, at
-/// every moment.
+/// A history it does not know is copied beside the present folder and checked. It takes the folder's place when it is
+/// as far as the master is. From then on bytes are appended to it. So the folder holds a state the master had at some
+/// time, at every moment.
 ///
 /// Any thread that may block, one call after the other. The store of the folder must not be open.
 package final class ClaimMirror: Sendable {
@@ -17,6 +17,7 @@ package final class ClaimMirror: Sendable {
     package struct Step: Sendable {
         /// To be put to the master's `ClaimFeed`.
         package let question: [UInt8]
+        /// How soon to put it.
         package let pace: Pace
     }
 

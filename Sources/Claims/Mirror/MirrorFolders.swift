@@ -1,7 +1,7 @@
 import LinuxSystem
 
-/// The folder of claims, and the two beside it that there are while a slave replaces it: `popState.new` is filled with
-/// a master's files, and `popState.old` is the former `popState` until those have taken its place.
+/// The folder of claims, and the two beside it while a slave replaces it. `popState.new` is filled with a master's
+/// files. `popState.old` is the former `popState` until those have taken its place.
 ///
 /// A folder cannot replace another one by one rename. So an absent `popState` beside an old one means that the second
 /// rename is missing.

@@ -2,6 +2,7 @@ package import MessageModel
 
 /// Something that happened to a message of a group.
 package struct TrailEvent: Equatable, Sendable {
+    /// What happened, as the journals have it.
     package enum Kind: Equatable, Sendable {
         /// Into a client's hands; `until` is when that ends without an acknowledgement.
         case delivered
@@ -29,6 +30,7 @@ package struct TrailEvent: Equatable, Sendable {
         case reset
     }
 
+    /// Decides whether `until` has a meaning.
     package let kind: Kind
     /// Milliseconds since 1970; acknowledgements to the tick.
     package let at: Int64
@@ -48,7 +50,9 @@ package struct TrailEvent: Equatable, Sendable {
 
 /// What the journals have about one message, for each group.
 package struct ClaimTrail: Equatable, Sendable {
+    /// What the journals have for one group.
     package struct Part: Equatable, Sendable {
+        /// The group whose claim table it is.
         package let group: GroupName
         /// In the order of their times; of very many the first and the last.
         package let events: [TrailEvent]

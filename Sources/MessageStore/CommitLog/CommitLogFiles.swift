@@ -91,7 +91,7 @@ final class CommitLogFiles {
         return file
     }
 
-    /// Creates a file of the full length under a temporary name and renames it: RocketMQ refuses to open a folder with
+    /// Creates a file of the full length under a temporary name and renames it. RocketMQ refuses to open a folder with
     /// a log file of another length.
     static func create(
         _ path: String, size: Int64, allocate: Int64, disk: any Disk

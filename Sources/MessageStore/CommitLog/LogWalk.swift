@@ -9,8 +9,8 @@ enum LogWalkFinding {
     case damage(CommitLogDamage, at: PhysicalOffset)
 }
 
-/// Reads log files record by record on threads that are not the owner's: with reads of its own, a buffer at a time,
-/// past whatever is damaged. Confined to one thread at a time.
+/// Reads log files record by record on threads that are not the owner's. It has reads of its own, a buffer at a time,
+/// and goes on past whatever is damaged. Confined to one thread at a time.
 final class LogWalk {
     private let fileSize: Int64
     private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)

@@ -25,9 +25,9 @@ package struct MessageDraft {
     package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
     /// … and more to put after them; a separator is added between the two when there is none.
     package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
-    /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it
-    /// takes bytes at all: a waiting message that is stored again where it was sent to. Only so what holds old log
-    /// files (`RetentionHold`) releases them.
+    /// A waiting message that is stored again where it was sent to. It is taken although the disk is fuller than
+    /// `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as the disk takes bytes at all. Only so what
+    /// holds old log files (`RetentionHold`) releases them.
     package var mayUseReserve = false
     /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
     package var isCopy = false

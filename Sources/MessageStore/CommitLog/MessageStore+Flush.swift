@@ -91,8 +91,8 @@ extension MessageStore {
 
     // MARK: - Verification
 
-    /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed,
-    /// check it, write it again, synchronize again. Only then is anything taken.
+    /// After a failed synchronization the kernel may have dropped pages it calls clean. So this reads back what was not
+    /// flushed, checks it, writes it again and synchronizes again. Only then is anything taken.
     func verifyUnflushed() {
         guard !flush.isRunning else { return }
         flush.begin(nil)

@@ -55,15 +55,15 @@ extension MessageStore {
 
     private static let filesPerRound = 10
 
-    /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as
-    /// many as go in one round before this returns, the others with the next calls of `runMaintenance`.
+    /// Removes commit log files older than `fileReservedTime`, at any hour (RocketMQ's `executeDeleteFilesManually`).
+    /// As many as go in one round go before this returns, the others with the next calls of `runMaintenance`.
     package func deleteExpiredFiles() {
         retention.request()
         cleanIfDue(clock())
     }
 
-    /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
-    /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of
+    /// Removes what consume queues and index hold of messages that are no longer in the log (RocketMQ's
+    /// `cleanExpiredConsumerQueue`). A bounded part goes before this returns, the rest with the next calls of
     /// `runMaintenance`.
     package func expireQueues() {
         retention.expire(table.queues)

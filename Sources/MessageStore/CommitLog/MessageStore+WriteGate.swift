@@ -54,8 +54,8 @@ extension MessageStore {
         prepareAhead()
     }
 
-    /// Makes everything after the written end zero again; until that has worked nothing may be written, or leftovers
-    /// of the failed write could be taken for messages after a crash.
+    /// Makes everything after the written end zero again. Until that has worked nothing may be written, or leftovers of
+    /// the failed write could be taken for messages after a crash.
     func cleanTail() {
         // The kernel reports a lost page once: an error met here would be missing in a synchronization on its way.
         guard gate.tailIsDirty, !flush.isRunning, !checkpoint.isRunning else { return }

@@ -13,7 +13,7 @@ package struct RetentionHold {
     /// Whether `neededFrom` has an answer; false: it is being looked for, in later turns of the store's thread, and
     /// nothing is deleted meanwhile. Asked before it.
     package let isKnown: () -> Bool
-    /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs
+    /// The disk is so full that the log before an offset must go. What can be stored again is stored again, and needs
     /// its old record no more. Nil when nothing can be done. Called on the store's thread.
     package let makeRoom: ((PhysicalOffset) -> Void)?
 

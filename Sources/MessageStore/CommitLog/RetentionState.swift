@@ -63,8 +63,8 @@ struct RetentionState {
 
     // MARK: - Queues
 
-    /// All queues are to follow the log. Queues that are being shortened go on first and begin once more after that:
-    /// begun anew each time, many queues would never come to the last one.
+    /// All queues are to follow the log. Queues that are being shortened go on first and begin once more after that. If
+    /// they began anew each time, many queues would never come to the last one.
     mutating func expire(_ queues: [ConsumeQueue]) {
         if expiring.isEmpty { expiring = queues } else { expiresAgain = true }
     }

@@ -2,7 +2,7 @@ import LinuxSystem
 import MessageModel
 import StoreFormat
 
-/// Finding out at the start what the queues' files hold. There may be 100 000 of them: each costs one look into its
+/// Finding out at the start what the queues' files hold. There may be 100 000 of them. Each costs one look into its
 /// folder, one file opened, and one read of the block where its data ends.
 extension ConsumeQueueFiles {
     /// A folder of one queue.

@@ -135,7 +135,7 @@ final class ConsumeQueueFiles {
 
     // MARK: - Reading
 
-    /// Entries from `start` on, up to `count` and up to the end of the file they begin in; the pointer is valid until
+    /// Entries from `start` on, up to `count` and up to the end of the file they begin in. The pointer is valid until
     /// the next call. `start` lies in the queue's range.
     @inline(__always)
     func read(_ queue: ConsumeQueue, from start: QueueOffset, count: Int) throws(SystemError) -> UnsafeRawBufferPointer

@@ -3,7 +3,7 @@ import MessageModel
 import StoreFormat
 
 /// Topics whose queues were deleted while their messages lie in the log until it expires. A start that builds queues
-/// anew from the log must not bring them back: a topic made again under the name begins at 0, without the old messages.
+/// anew from the log must not bring them back. A topic made again under the name begins at 0, without the old messages.
 struct DeletedTopics: Equatable {
     /// Messages of the topic before this offset belong to no queue.
     private(set) var ends: [TopicName: PhysicalOffset] = [:]

@@ -103,7 +103,7 @@ extension MessageStore {
     }
 
     /// Topics removed while a job runs go together with the next one.
-    /// - Parameter isUrgent: work is about to be submitted that makes files: folders must be out of its way, for they
+    /// - Parameter isUrgent: work is about to be submitted that makes files. Folders must be out of its way, for they
     ///   may be those of new queues of the same names.
     func moveRemovedFolders(isUrgent: Bool = false) {
         guard !removals.topics.isEmpty, isUrgent || removals.running == 0 else { return }

@@ -2,10 +2,10 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// What is written behind the log, in passes: tails of queues, then index and record checksums, then which messages
-/// were edited, then the recovery point that covers them. The owner writes queues itself: a few bytes into open files.
-/// The `writeBehind` thread makes files for new queues and writes index, checksums and edits, megabytes; the pass waits
-/// for it.
+/// What is written behind the log, in passes. Tails of queues come first, then index and record checksums, then which
+/// messages were edited, then the recovery point that covers them. The owner writes queues itself: a few bytes into
+/// open files. The `writeBehind` thread makes files for new queues and writes index, checksums and edits, megabytes;
+/// the pass waits for it.
 extension MessageStore {
     /// At most this much of the log is dispatched again after a kill, and what is written during a pass.
     private static var passBytesMax: Int64 { 64 << 20 }

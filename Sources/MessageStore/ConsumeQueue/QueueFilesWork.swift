@@ -58,7 +58,7 @@ extension ConsumeQueueFiles {
         return QueueFilesWork(items: items, disk: disk, fileBytes: fileBytes)
     }
 
-    /// Takes over what was made. A queue that began again meanwhile has no use for its file; that of a removed one goes
+    /// Takes over what was made. A queue that began again meanwhile has no use for its file. That of a removed one goes
     /// with the topic's folder, which the same thread moves away afterwards.
     func adopt(_ work: QueueFilesWork) throws(SystemError) {
         for (item, file) in zip(work.items, work.files) {

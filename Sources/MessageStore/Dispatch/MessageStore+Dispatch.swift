@@ -125,7 +125,7 @@ extension MessageStore {
         }
     }
 
-    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic or
+    /// The queue a record belongs to, made if it is the first one. Nil when no folder can be named after its topic, or
     /// its queue's number is negative. Brokers check both; a damaged log or another master may not.
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {

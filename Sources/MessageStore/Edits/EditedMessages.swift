@@ -6,14 +6,19 @@ package import StoreFormat
 package struct EditedMessages: Sendable {
     /// One message that was edited.
     package struct Message: Equatable, Sendable {
+        /// As the file has it: the topic the message is stored under.
         package let topic: String
+        /// The queue it is stored in.
         package let queueID: Int32
+        /// In its queue; an edit does not change it.
         package let offset: QueueOffset
         /// Where the record begins that stands for it, or the mark of its deletion.
         package let physicalOffset: PhysicalOffset
+        /// It is delivered no more.
         package let isDeleted: Bool
     }
 
+    /// One for each edited message, queue by queue. Empty when the file is absent or cannot be used.
     package var messages: [Message] = []
     /// Why the file cannot be used, as a text: the next start reads the log instead.
     package var problem: String?

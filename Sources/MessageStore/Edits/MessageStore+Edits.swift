@@ -13,7 +13,7 @@ package struct StoredVersion: Equatable, Sendable {
     package let isDeleted: Bool
 }
 
-/// Newer versions of messages. The log is only appended to, and queue entries stay: a record of its own kind
+/// Newer versions of messages. The log is only appended to, and queue entries stay. A record of its own kind
 /// (`EditNote`) stands for the message at its place from then on.
 extension MessageStore {
     /// Appends a newer version of the message at `offset` of a queue, in this tick. It stands for the message when the
@@ -79,7 +79,7 @@ extension MessageStore {
         return nil
     }
 
-    /// The record that stands for a message: physical offset, size, whether deleted; nil when the queue has no such
+    /// The record that stands for a message: physical offset, size, whether deleted. Nil when the queue has no such
     /// entry, or it cannot be read, which is logged.
     package func currentVersion(_ queue: ConsumeQueue, at offset: QueueOffset) -> StoredVersion? {
         guard let first = firstEntry(queue, at: offset) else { return nil }
@@ -91,7 +91,7 @@ extension MessageStore {
             physicalOffset: version.physicalOffset, size: Int(version.recordSize), isDeleted: version.isDeleted)
     }
 
-    /// Where the message at an offset of a queue was stored first, whatever stands for it now: its queue holds it as
+    /// Where the message at an offset of a queue was stored first, whatever stands for it now. Its queue holds it as
     /// long as the log goes back to there. Nil when the queue has no such entry.
     package func firstPlace(_ queue: ConsumeQueue, at offset: QueueOffset) -> PhysicalOffset? {
         firstEntry(queue, at: offset)?.physicalOffset
@@ -273,7 +273,7 @@ extension MessageStore {
         let counted = plan.point?.edits ?? 0
         removeLeftover()
         let loaded = try onDisk { () throws(SystemError) in try editFile.load() }
-        // A release that knows no edits made the point, or one of a slave that has not met all of its log: whatever
+        // The point was made by a release that knows no edits, or by a slave that has not met all of its log. Whatever
         // this broker is now, its log may have been copied from a master that made edits.
         if counted == 0 { edits.noteUnknown() }
         let table: EditFile.Table

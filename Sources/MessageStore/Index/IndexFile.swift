@@ -110,7 +110,7 @@ final class IndexFile {
         return slotPages + position
     }
 
-    /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot,
+    /// After a kill a slot may name an entry the header does not count yet. Such entries were written before the slot,
     /// so their `previous` leads back to the newest one that counts. To be done before anything is put, which would
     /// overwrite those entries.
     func repairSlots() throws(SystemError) {
@@ -311,8 +311,8 @@ final class IndexFile {
 
     // MARK: - Recovery
 
-    /// Goes back to an older state: entries after `header` are dropped and the slot table is made again from the
-    /// entries that remain, which are trusted (they were synchronized).
+    /// Goes back to an older state: entries after `header` are dropped. The slot table is made again from the entries
+    /// that remain, which are trusted (they were synchronized).
     func rewind(to header: IndexHeader) throws(SystemError) {
         self.header = header
         writtenHeader = header
@@ -348,7 +348,7 @@ final class IndexFile {
     }
 
     /// Makes header and slots anew from the entries that are there. An entry is written once, into zeros, and in the
-    /// order of the log: what a power cut left of them is good up to the first one that was not written. False when
+    /// order of the log. So what a power cut left of them is good up to the first one that was not written. False when
     /// nothing can be kept.
     /// - Parameters:
     ///   - limit: only entries of records below are kept.

@@ -1,7 +1,7 @@
 import LinuxSystem
 import StoreFormat
 
-/// A search in the index that can stop anywhere and go on later: the chain of a popular key may have millions of
+/// A search in the index that can stop anywhere and go on later. The chain of a popular key may have millions of
 /// entries, of which a narrow time window wants none. Files that are deleted meanwhile stay readable for it.
 struct IndexSearch {
     /// Candidates, newest first.

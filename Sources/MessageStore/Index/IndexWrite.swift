@@ -2,7 +2,7 @@ import Glibc
 import LinuxSystem
 import StoreFormat
 
-/// A part of an index file on its way to the disk, in the order entries, slots, header: a kill in between leaves a
+/// A part of an index file on its way to the disk, in the order entries, slots, header. A kill in between leaves a
 /// header that promises nothing that is not there.
 final class IndexWrite: JoinableWork, @unchecked Sendable {
     private let file: any DiskFile

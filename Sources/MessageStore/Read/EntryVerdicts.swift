@@ -75,8 +75,8 @@ package struct EntryVerdicts {
             return end <= entries.count ? UnsafeRawBufferPointer(rebasing: entries[from..<end]) : nil
         }
 
-        /// Entries from `position` on among which `wanted` wanted ones are, or all that are left: up to 63 more than it
-        /// takes, and `limit` at most.
+        /// Entries from `position` on among which `wanted` wanted ones are, or all that are left. They are up to 63
+        /// more than it takes, and `limit` at most.
         @inline(__always)
         func rangeLength(from position: Int64, wanted: Int, atMost limit: Int) -> Int {
             let index = Int(position - start)

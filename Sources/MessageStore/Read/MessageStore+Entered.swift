@@ -1,11 +1,11 @@
 package import LinuxSystem
 package import StoreFormat
 
-/// What a queue was given when its messages were stored, whatever edits have made of them: for those who decide which
-/// part of the log is still needed. A failed read is an error here, and never "nothing".
+/// What a queue was given when its messages were stored, whatever edits have made of them. Code that decides which part
+/// of the log is still needed asks this. A failed read is an error here, and never "nothing".
 extension MessageStore {
-    /// Where the record lies that was stored for an offset of a queue, also if the message was edited or deleted since:
-    /// what stands for it now lies behind it. On the store's thread.
+    /// Where the record lies that was stored for an offset of a queue, also if the message was edited or deleted since.
+    /// What stands for it now lies behind it. On the store's thread.
     /// - Returns: nil when the queue does not hold the offset (any more).
     /// - Throws: the queue could not be read.
     package func enteredAt(

@@ -219,8 +219,8 @@ extension MessageStore {
         return isIntact(physical, size, in: queue, at: position)
     }
 
-    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the
-    /// record and the queue's entry name each other covers some of what else could have flipped.
+    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only. The record
+    /// and the queue's entry name each other, which covers some of what else could have flipped.
     private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: QueueOffset)
         -> Bool
     {
@@ -343,7 +343,7 @@ extension MessageStore {
     }
 
     /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more)
-    /// it is the queue's beginning: 0 would set a group back that has read on to there.
+    /// it is the queue's beginning. With 0, a group would be set back that has read on to there.
     package func offset(
         topic: String, queueID: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {

@@ -3,9 +3,9 @@ package import LinuxSystem
 import Logging
 import StoreFormat
 
-/// A log without messages beside queues, index, checkpoint or offsets that know some: a disk that is not mounted, a
-/// wrong `storePathCommitLog`, a log moved away. RocketMQ deletes queues and index then and begins at 0; here nothing
-/// is deleted, and the store does not open.
+/// A log without messages beside queues, index, checkpoint or offsets that know some. Causes are a disk that is not
+/// mounted, a wrong `storePathCommitLog`, a log moved away. RocketMQ deletes queues and index then and begins at 0;
+/// here nothing is deleted, and the store does not open.
 extension MessageStore {
     /// An operator makes this file in the store's folder to confirm: begin anew, without what was there.
     package static let beginAnewName = "begin-anew"

@@ -57,12 +57,12 @@ extension MessageStore {
         requestFlush()
     }
 
-    /// Whether RocketMQ was killed in this folder and the machine has not been restarted since: it makes `abort` when
-    /// it starts and never touches it again. Then every page it wrote still exists, as after a kill of ours, and it
-    /// wrote queues in the order of the log.
+    /// Whether RocketMQ was killed in this folder and the machine has not been restarted since. RocketMQ makes `abort`
+    /// when it starts and never touches it again. Then every page it wrote still exists, as after a kill of ours, and
+    /// it wrote queues in the order of the log.
     ///
-    /// This can be true after a power cut, too: the clock was set back between two starts of the machine, or the folder
-    /// was copied without its times. What is missing is then met by reads and by the background check.
+    /// This can be true after a power cut, too. Then the clock was set back between two starts of the machine, or the
+    /// folder was copied without its times. What is missing is then met by reads and by the background check.
     private func rocketMQWasKilled() throws(SystemError) -> Bool {
         guard machineStart > 0, let abort = try disk.information(abortPath), abort.modified > machineStart else {
             return false

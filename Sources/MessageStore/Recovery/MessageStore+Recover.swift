@@ -240,7 +240,7 @@ extension MessageStore {
         return newest + Int64(record.size)
     }
 
-    /// Whether the records after the newest one in a queue lead exactly to `offset`: then the log is the one the
+    /// Whether the records after the newest one in a queue lead exactly to `offset`. Then the log is the one the
     /// recovery point was made for.
     private func reaches(_ offset: PhysicalOffset, _ queues: [ConsumeQueue]) -> Bool {
         guard var position = queueEnd(queues) else { return true }

@@ -66,7 +66,7 @@ extension MessageStore {
     }
 
     /// Where a replay begins whose first record a queue's entry names. The entry may be damaged, too, and a replay that
-    /// began inside a record would take it for the log's end: then it begins with the log.
+    /// began inside a record would take it for the log's end. Then the replay begins with the log.
     func replayStart(_ offset: PhysicalOffset) -> PhysicalOffset {
         offset >= logStart && recordAt(offset) != nil ? offset : logStart
     }

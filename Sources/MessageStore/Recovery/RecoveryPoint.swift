@@ -24,8 +24,8 @@ struct RecoveryPoint: Equatable {
     /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older
     /// release wrote the point.
     var flushed = PhysicalOffset(0)
-    /// Of the file of edits that was written last (`EditFile`), or `EditFile.noFile`; 0 when the log may hold edits no
-    /// file names: an older release wrote the point.
+    /// Of the file of edits that was written last (`EditFile`), or `EditFile.noFile`. It is 0 when the log may hold
+    /// edits no file names: an older release wrote the point.
     var edits: Int32 = 0
 
     /// How far a process that finds this point as the newest one may trust pages that were written and not

@@ -209,9 +209,11 @@ extension AdminClient {
 }
 
 extension MessageTraceRecord {
-    /// A trace message holds several records, each its fields: Pub 1 time, 3 group, 5 ID, 10 cost, 13 (or the last)
-    /// success; SubBefore 1 time, 3 group, 4 request, 5 ID; SubAfter 1 request, 2 ID, 3 cost, 4 success, 7 time, 8
-    /// group.
+    /// A trace message holds several records. Their fields are:
+    ///
+    /// * Pub: 1 time, 3 group, 5 ID, 10 cost, 13 (or the last) success
+    /// * SubBefore: 1 time, 3 group, 4 request, 5 ID
+    /// * SubAfter: 1 request, 2 ID, 3 cost, 4 success, 7 time, 8 group
     static func records(in message: ReceivedMessage, of id: String) -> [MessageTraceRecord] {
         message.text.split(separator: "\u{2}").compactMap { record in
             let fields = record.split(separator: "\u{1}", omittingEmptySubsequences: false).map(String.init)

@@ -8,9 +8,9 @@ extension AdminClient {
     /// - Parameters:
     ///   - policy: values that are nil stay as they are.
     ///   - queues: on each broker, 1 to 65535; nil: 8. Mode `.serial` has one queue, on the first broker by name.
-    /// - Throws: `invalidArgument` for values out of bounds; `notFound` and `brokerNotFound` without a master;
-    ///   `refused` by a broker, in words; `notSupported` by one that has made the topic without its mode or policy;
-    ///   failures of the connection. Masters before the first that fails have the topic.
+    /// - Throws: `invalidArgument` for values out of bounds. `notFound` and `brokerNotFound` without a master.
+    ///   `refused` by a broker, in words. `notSupported` by one that has made the topic without its mode or policy.
+    ///   Failures of the connection. Masters before the first that fails have the topic.
     public func createTopic(
         _ topic: String, mode: DeliveryMode? = nil, policy: DeliveryPolicy = DeliveryPolicy(), queues: Int? = nil,
         at choice: BrokerChoice = .all
@@ -51,8 +51,8 @@ extension AdminClient {
             """)
     }
 
-    /// How a topic's messages are delivered, as the first of its brokers that answers has it: without a mode where none
-    /// was set, and of brokers that know no modes.
+    /// How a topic's messages are delivered, as the first of its brokers that answers has it. There is no mode where
+    /// none was set, or the broker knows no modes.
     ///
     /// - Returns: nil when no name server knows the topic.
     /// - Throws: `noNameServer`; why no broker has answered.

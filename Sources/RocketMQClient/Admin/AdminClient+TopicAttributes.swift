@@ -6,7 +6,7 @@ extension AdminClient {
     /// a topic without any.
     ///
     /// - Throws: `refused` by a broker that does not have the topic (code 17), or does not know the request (code 3,
-    ///   RocketMQ 4); `malformedAnswer`, failures of the connection.
+    ///   RocketMQ 4). `malformedAnswer`, failures of the connection.
     public func attributes(
         ofTopic topic: String, at address: String
     ) async throws(RocketMQClientError) -> [String: String] {

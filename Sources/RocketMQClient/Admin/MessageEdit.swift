@@ -111,9 +111,9 @@ extension AdminClient {
     /// - Parameters:
     ///   - id: the ID of its position, or with a topic the one its producer made.
     ///   - edit: what is to be done, and who asks.
-    /// - Throws: `invalidArgument` for text that is no ID, or an ID of messages at several brokers; `notFound`;
-    ///   `refused` with the reason: a client has it, all groups have consumed it, another version stands for it, the
-    ///   broker is a slave, or no broker of the topic is one of Apus (code 3).
+    /// - Throws: `invalidArgument` for text that is no ID, or an ID of messages at several brokers. `notFound`.
+    ///   `refused` with the reason: a client has it, all groups have consumed it, another version stands for it, or the
+    ///   broker is a slave. `refused` with code 3: no broker of the topic is one of Apus.
     public func edit(
         message id: String, topic: String? = nil, _ edit: MessageEdit
     ) async throws(RocketMQClientError) -> EditedMessage {

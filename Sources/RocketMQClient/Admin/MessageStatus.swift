@@ -23,7 +23,7 @@ public struct MessageStatus: Sendable, Hashable {
         public let name: String
         /// POP, PULL or BROADCASTING.
         public let mode: String
-        /// NEW, WAITING, ING, SUCCESS, FAIL, EXPIRED or DELETED (before the group had it); UNKNOWN of groups whose
+        /// NEW, WAITING, ING, SUCCESS, FAIL, EXPIRED or DELETED (before the group had it). UNKNOWN of groups whose
         /// members keep their own offsets, and of deleted messages that a group's offset has passed.
         public let state: String
         /// In whose hands it is (ING); the owner of its queue's lock (NEW).

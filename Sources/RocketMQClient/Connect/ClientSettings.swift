@@ -15,8 +15,8 @@ public struct ClientSettings: Sendable {
     public var clientVersion = "swift"
     /// How long a route is used before name servers are asked again.
     package var routeLifetime = Duration.seconds(30)
-    /// How long a route is kept that no name server knows any more: one that was restarted knows none until the brokers
-    /// have registered again, which those of RocketMQ do every 30 s.
+    /// How long a route is kept that no name server knows any more. A restarted one knows none until the brokers have
+    /// registered again, which those of RocketMQ do every 30 s.
     package var missingRouteLifetime = Duration.seconds(60)
 
     /// - Parameter nameServers: each `host:port`.

@@ -13,8 +13,8 @@ extension PushConsumer {
         }
     }
 
-    /// Commits again where the broker has less than was committed: a pull that was on its way when the consumer closed
-    /// brings the offset of its own moment along, and may arrive after the commit.
+    /// Commits again where the broker has less than was committed. A pull that was on its way when the consumer closed
+    /// has the offset of its own moment, and may arrive after the commit.
     func confirmCommits() async {
         guard !isBroadcasting else { return }
         for possession in possessions.values {

@@ -16,8 +16,8 @@ public enum ConsumeResult: Sendable, Hashable {
 public enum ConsumerEvent: Sendable {
     /// Something failed that is tried again.
     case warning(String)
-    /// A queue cannot be pulled because of the broker's configuration or the subscription: its expression does not
-    /// compile, reading is not permitted, the topic was deleted. It is tried again every few seconds.
+    /// A queue cannot be pulled because of the broker's configuration or the subscription. The expression does not
+    /// compile, reading is not permitted, or the topic was deleted. It is tried again every few seconds.
     case failed(MessageQueue, RocketMQClientError)
     /// The queues this member has from now on, sorted.
     case assigned([MessageQueue])
@@ -50,7 +50,7 @@ extension PushConsumer {
         public var order = Order.concurrent(20)
         /// Where to begin without an offset; nil: at the first message, or where the broker decides. A given position
         /// also counts for a queue whose committed offset is 0: brokers answer that for new groups, too. A broadcasting
-        /// consumer with `.last` begins at the end of the queues that are there when it is started; of one that is seen
+        /// consumer with `.last` begins at the end of the queues that are there when it is started. Of one that is seen
         /// later it misses nothing that was sent since.
         public var start: StartPosition?
         /// Messages asked for in one pull.
@@ -61,7 +61,7 @@ extension PushConsumer {
         public var waitingMessagesMax = 1000
         /// See `waitingMessagesMax`; bytes.
         public var waitingBytesMax = 100 << 20
-        /// How often a message may be sent back before it goes to the dead letter queue; nil: the group's configuration
+        /// How often a message may be sent back before it goes to the dead letter queue. Nil: the group's configuration
         /// decides; for an ordered consumer: without end.
         public var reconsumeTimesMax: Int?
         /// How long a broker may wait for a message before it answers a pull without one.

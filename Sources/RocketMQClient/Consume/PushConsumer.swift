@@ -1,8 +1,8 @@
 import FastJSON
 import RemotingProtocol
 
-/// A member of a consumer group: takes its share of the queues, pulls them with long polling, hands the messages to the
-/// handler and commits what was consumed. Every message is handed out at least once.
+/// A member of a consumer group. It takes its share of the queues and pulls them with long polling. It hands the
+/// messages to the handler and commits what was consumed. Every message is handed out at least once.
 public actor PushConsumer {
     /// Consumes messages of one queue, in order, one at least. Called in tasks of the consumer's own.
     public typealias Handler = @Sendable ([ReceivedMessage]) async -> ConsumeResult
@@ -176,9 +176,8 @@ public actor PushConsumer {
 
     /// Joins the group and begins to pull. Call it once.
     ///
-    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read,
-    ///   `noNameServer`, why a broker refuses this member or none can be reached, `closed`. `close()` is needed then,
-    ///   too.
+    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read. `noNameServer`,
+    ///   `closed`, and why a broker refuses this member or none can be reached. `close()` is needed then, too.
     public func start() async throws(RocketMQClientError) {
         guard !isClosing else { throw .closed }
         let wanted = subscriptions.filter { $0.topic != retryTopic }

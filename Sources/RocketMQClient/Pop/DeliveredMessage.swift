@@ -39,7 +39,7 @@ public struct DeliveredMessage: Sendable {
     ///     consumers have it, 10 s the first time.
     ///   - reason: kept with a dead letter that the message becomes; brokers keep 512 bytes.
     /// - Returns: as `acknowledge`.
-    /// - Throws: `invalidArgument` for a pause out of bounds, and why the broker has not confirmed it; then the message
+    /// - Throws: `invalidArgument` for a pause out of bounds, and why the broker has not confirmed it. Then the message
     ///   comes again when its time is over.
     @discardableResult
     public func fail(

@@ -78,8 +78,8 @@ extension PopConsumer {
 }
 
 extension ServerConnections {
-    /// How a topic's messages are delivered, as the first of its brokers that answers has it; a policy without a mode
-    /// for a topic that has none, and of brokers that know no attributes. nil: no name server knows the topic.
+    /// How a topic's messages are delivered, as the first of its brokers that answers has it. The policy has no mode
+    /// where the topic has none, or its broker knows no attributes. nil: no name server knows the topic.
     ///
     /// - Throws: `noNameServer`; why no broker has answered.
     func policy(of topic: String) async throws(RocketMQClientError) -> DeliveryPolicy? {

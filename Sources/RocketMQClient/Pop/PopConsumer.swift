@@ -1,8 +1,8 @@
 import RemotingProtocol
 
-/// A member of a consumer group that pops: its brokers know which message is in whose hands, so that members share
-/// queues without dividing them, and a message that is not acknowledged in time goes to another member. Needs brokers
-/// of Apus or RocketMQ 5.
+/// A member of a consumer group that pops: its brokers know which message is in whose hands. So members share queues
+/// without dividing them. A message that is not acknowledged in time goes to another member. Needs brokers of Apus or
+/// RocketMQ 5.
 ///
 /// `RocketMQ.subscribe` and `Subscriber` sit on it; by itself it is for several topics at once.
 public actor PopConsumer {
@@ -21,7 +21,7 @@ public actor PopConsumer {
         public var isOrdered = false
         /// Where a group without offsets begins; nil: at the first message. Brokers know no times here.
         public var start: StartPosition?
-        /// A message that was handed out is renewed again and again until so long after its delivery; zero: it stays
+        /// A message that was handed out is renewed again and again until so long after its delivery. Zero: it stays
         /// for its time only, which a hanging task cannot prolong. One that waits to be handed out is renewed as long
         /// as others are handed out.
         public var renewsUpTo: Duration = .zero
@@ -44,7 +44,7 @@ public actor PopConsumer {
     static let standardTimeout: Int64 = 60_000
     /// RocketMQ's bound.
     private static let messagesPerPop = 32
-    /// A pop that does not wait may have been sent so much later than by this machine's clock, milliseconds: nothing
+    /// A pop that does not wait may have been sent so much later than by this machine's clock, milliseconds. Nothing
     /// counts from there, but RocketMQ refuses what was sent 500 ms ago.
     private static let clockSlack: Int64 = 60_000
     static let pauseAfterRefusal = Duration.seconds(5)
@@ -121,8 +121,8 @@ public actor PopConsumer {
     private var polls: [Source: Task<Void, Never>] = [:]
     /// Connections on which a heartbeat was sent.
     var announced: [String: Int] = [:]
-    /// Addresses of brokers that do not know that a message failed, only when it is to come again; on which connection
-    /// they have shown it: another one may lead to another version.
+    /// Addresses of brokers that do not know that a message failed, only when it is to come again. The value is the
+    /// epoch of the connection on which they have shown it: another one may lead to another version.
     var withoutStrategies: [String: Int] = [:]
     /// Brokers that do not know pops.
     private var withoutPops: Set<String> = []
@@ -180,9 +180,8 @@ public actor PopConsumer {
 
     /// Joins the group and begins to pop. Call it once.
     ///
-    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read,
-    ///   `noNameServer`, why a broker refuses this member or none can be reached, `closed`. `close()` is needed then,
-    ///   too.
+    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read. `noNameServer`,
+    ///   `closed`, and why a broker refuses this member or none can be reached. `close()` is needed then, too.
     public func start() async throws(RocketMQClientError) {
         guard !isClosing else { throw .closed }
         let routes = try await routes()
@@ -206,8 +205,8 @@ public actor PopConsumer {
         every(.milliseconds(200)) { $0.lookAfterHeld() }
     }
 
-    /// Gives back what waits to be handed out, waits for what is in use (`closeTimeout`) and gives it back, too, so
-    /// that other members get it at once. Leaves the group and closes all connections.
+    /// Gives back what waits to be handed out, so that other members get it at once. Waits for what is in use
+    /// (`closeTimeout`) and gives it back, too. Leaves the group and closes all connections.
     public func close() async {
         guard !isClosing else { return await whenClosed() }
         isClosing = true
@@ -479,7 +478,7 @@ public actor PopConsumer {
         if polls.count == 1 {
             return Request(messagesMax: min(Self.messagesPerPop, max(1, free)), waits: true, isOrdered: false)
         }
-        // A pop that waits would keep others from the room it asks for: only one that is answered at once asks for more
+        // A pop that waits would keep others from the room it asks for. Only one that is answered at once asks for more
         // than a message.
         let isQuick = isHot && free > 1
         return Request(

@@ -197,8 +197,8 @@ package struct PopClaim: Sendable {
         return changed
     }
 
-    /// Whether the broker says that a message that failed comes again by its topic's strategy, or is a dead letter: it
-    /// has not taken -1 for a time.
+    /// Whether the broker says that a message that failed comes again by its topic's strategy, or is a dead letter.
+    /// Then it has not taken -1 for a time.
     package static func isByStrategy(_ reply: RemotingCommand) -> Bool {
         ["strategy", "deadLetter"].contains { reply.extFields[$0] == "true" }
     }

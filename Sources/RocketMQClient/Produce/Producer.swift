@@ -191,7 +191,7 @@ public final class Producer: Sendable {
         return id
     }
 
-    /// Sends a message in a transaction: it is stored where no consumer sees it, `execute` does the producer's own
+    /// Sends a message in a transaction: it is stored where no consumer sees it. `execute` does the producer's own
     /// part, and its result makes the message visible or removes it. With `.unknown`, or when this process dies, the
     /// broker asks the group's `checkBack` later.
     ///

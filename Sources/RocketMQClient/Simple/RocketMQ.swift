@@ -60,8 +60,8 @@ public enum RocketMQ {
             options: options)
     }
 
-    /// Hands the messages of a topic to `handler`, several at a time (`Subscriber.Options.heldMax`): one that returns
-    /// has consumed its message, one that throws has failed, and the message comes again.
+    /// Hands the messages of a topic to `handler`, several at a time (`Subscriber.Options.heldMax`). One that returns
+    /// has consumed its message. One that throws has failed, and the message comes again.
     ///
     /// - Parameters: as above.
     /// - Returns: when the task is cancelled, after handlers that run have ended.

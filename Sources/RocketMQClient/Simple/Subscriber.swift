@@ -2,9 +2,9 @@
 /// loops share the messages.
 ///
 /// The loop ends when the subscriber is closed or its task cancelled. It throws what waiting does not mend:
-/// `topicNotFound`, `noNameServer` and what a broker refuses at the beginning; `invalidArgument` for options out of
-/// bounds, and for a mode other than the topic's. While it runs, brokers may go and come: `Options.onEvent` hears of
-/// it.
+/// `topicNotFound`, `noNameServer` and what a broker refuses at the beginning. It throws `invalidArgument` for options
+/// out of bounds, and for a mode other than the topic's. While it runs, brokers may go and come: `Options.onEvent`
+/// hears of it.
 ///
 /// A subscriber that is released closes by itself. `close()` returns when it is done.
 public final class Subscriber: AsyncSequence, Sendable {
@@ -15,7 +15,7 @@ public final class Subscriber: AsyncSequence, Sendable {
 
     /// How a subscriber works.
     public struct Options: Sendable {
-        /// How long a message stays with this subscriber, which must acknowledge it meanwhile: 1 s to 24 h. nil: as the
+        /// How long a message stays with this subscriber, which must acknowledge it meanwhile: 1 s to 24 h. Nil: as the
         /// topic says, else 60 s. The time begins when the loop or handler gets it.
         public var timeout: Duration?
         /// Messages in hand at most, 1 to 4096, and so many handlers at the same time. Mode `.serial` has one. Mode
@@ -24,7 +24,7 @@ public final class Subscriber: AsyncSequence, Sendable {
         /// Where a group without offsets begins, `.first` or `.last`; nil: at the first message. Mode `.topic` begins
         /// at the end.
         public var start: StartPosition?
-        /// A message in use is renewed again and again until so long after its delivery. nil: a handler's until ten
+        /// A message in use is renewed again and again until so long after its delivery. Nil: a handler's until ten
         /// times `timeout`, a loop's not at all.
         public var renewsUpTo: Duration?
         /// How long `close` waits for handlers that run, and for messages a loop has not acknowledged. As long a broker
@@ -95,7 +95,7 @@ public final class Subscriber: AsyncSequence, Sendable {
     /// Hands each message to `handler`, several at a time. One that returns has consumed its message, one that throws
     /// has failed, and the message comes again (in mode `.topic` it does not). Then the subscriber is closed.
     ///
-    /// - Returns: when the task is cancelled or the subscriber closed, after handlers that run have ended; messages of
+    /// - Returns: when the task is cancelled or the subscriber closed, after handlers that run have ended. Messages of
     ///   handlers that end by the cancellation are given back.
     /// - Throws: as the loop.
     public func forEach(

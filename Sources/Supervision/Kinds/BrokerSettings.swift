@@ -167,7 +167,7 @@ extension PlatformConfiguration {
     }
 
     /// RocketMQ listens everywhere, and so does a `broker.conf` taken over, or one that announces an address of the
-    /// network; an Apus configuration listens on the loopback address unless it names another one.
+    /// network. An Apus configuration listens on the loopback address unless it names another one.
     static func bindAddress(_ raw: RawConfiguration) -> String {
         if let given = canonical(raw.common)["bindAddress"] { return given }
         if raw.isProperties { return "0.0.0.0" }

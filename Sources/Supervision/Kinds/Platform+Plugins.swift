@@ -49,7 +49,7 @@ extension Platform {
     private static let reportBytesMax = 128 << 10
 
     /// What filter workers reported of plugins, and broker-stores of the groups that depend on them, as one line of
-    /// JSON. Each report is a text in it, which the reader parses: a plugin that has taken its worker over can forge
+    /// JSON. Each report is a text in it, which the reader parses. So a plugin that has taken its worker over can forge
     /// its own worker's report, and no other. With very many brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
         var left = Self.reportBytesMax

@@ -29,6 +29,7 @@ package struct FolderUse: Sendable {
     package var path: String
     /// The setting that names it, and the table the setting stands in.
     package var key: String
+    /// The configuration file's table with `key`.
     package var table: RawConfiguration.Table
     /// Nothing makes it: it must be there.
     package var mustExist = false
@@ -54,6 +55,7 @@ package struct ConfigurationSources: Sendable {
 package enum PlainSettings: SettingsRules {}
 
 extension SettingsRules {
+    /// Takes the keys of the row's table, with the row's defaults under them. `count` says how many workers there are.
     package static func configure(
         _ configuration: inout PlatformConfiguration, _ row: WorkerRow, _ sources: ConfigurationSources,
         problems: inout [ConfigurationProblem]
@@ -73,10 +75,12 @@ extension SettingsRules {
         ]
     }
 
+    /// None: the bounds of each setting are enough.
     package static func contradictions(
         _ configuration: PlatformConfiguration, _ raw: RawConfiguration
     ) -> [ConfigurationProblem] { [] }
 
+    /// Keeps the number of workers and the keys that are fixed once a worker runs.
     package static func keepRunning(
         _ configuration: inout PlatformConfiguration, _ row: WorkerRow, _ running: PlatformConfiguration,
         _ changes: inout PlatformConfiguration.Changes
@@ -94,10 +98,12 @@ extension SettingsRules {
         }
     }
 
+    /// Adds nothing.
     package static func refine(
         _ settings: inout Settings, of worker: WorkerID, _ configuration: PlatformConfiguration
     ) {}
 
+    /// None.
     package static func folders(_ configuration: PlatformConfiguration, disksToo: Bool) -> [FolderUse] { [] }
 }
 

@@ -59,8 +59,9 @@ package struct WorkerRow: Sendable {
         package var socketUnitName: String
         /// The option of the command line that sets the port, or another that moves it.
         package var option: String
-        /// When any free port is chosen for this listener: settings of further ports of the same worker or of the one
-        /// that reads the same settings, and how far above this port they lie. All of them must be free.
+        /// When any free port is chosen for this listener, these must be free as well. They are settings of further
+        /// ports, and how far above this port those lie. The ports are of the same worker, or of the one that reads the
+        /// same settings.
         package var neighbours: [Neighbour] = []
 
         /// A port beside a listener's.

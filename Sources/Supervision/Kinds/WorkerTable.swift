@@ -5,7 +5,7 @@ package final class WorkerTable: Sendable, Hashable {
     /// In launch order.
     package let rows: [WorkerRow]
 
-    /// What the slots of the segments mean. Raised with any change of it: then a new version of the platform does not
+    /// What the slots of the segments mean. Raised with any change of it. Then a new version of the platform does not
     /// take over the segments that systemd kept of the old one.
     package static let segmentLayout = 1
 

@@ -63,7 +63,7 @@ func fixed(_ value: Double, _ digits: Int) -> String {
 /// At most so many characters.
 func front(_ text: String, _ count: Int) -> String { String(text.prefix(count)) }
 
-/// The name of a client's version number (`MQVersion`): from 4.0.0 on every release has a snapshot before it, ten
+/// The name of a client's version number (`MQVersion`). From 4.0.0 on every release has a snapshot before it. Ten
 /// releases make a minor version, ten minor versions a major one.
 func versionName(_ number: Int) -> String {
     let first = 212

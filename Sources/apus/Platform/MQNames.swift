@@ -3,8 +3,8 @@ import Glibc
 import LinuxSystem
 import Supervision
 
-/// What `mqnamesrv` and `mqbroker` have in common: a platform of one role in the foreground, with RocketMQ's options
-/// and RocketMQ's habit of listening on every address.
+/// What `mqnamesrv` and `mqbroker` have in common. Each is a platform of one role in the foreground, with RocketMQ's
+/// options and RocketMQ's habit of listening on every address.
 struct RoleOptions: ParsableArguments {
     @Option(
         name: [.customShort("c"), .customLong("configFile")],

@@ -156,8 +156,8 @@ struct PluginReport {
         return "loaded by filter-\(row.worker)\(record)"
     }
 
-    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions
-    /// in use without one (of clients that pull and do not subscribe).
+    /// What needs a plugin file, as people write it. The subscriptions of connected consumer groups come first, then
+    /// expressions in use without one (of clients that pull and do not subscribe).
     func dependents(of file: String) -> [String] {
         let rows = rows(of: file)
         let types = Set(rows.compactMap(\.type))
