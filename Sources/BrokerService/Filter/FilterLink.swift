@@ -40,7 +40,7 @@ package final class FilterLink {
     /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
     static let windowsMax = 4096
 
-    /// For the queue entries of stretches that were asked about: 20 bytes each, read once for the question and the
+    /// For the queue entries of ranges that were asked about: 20 bytes each, read once for the question and the
     /// answer.
     var entryMemory = EntryMemory(maximum: 4 << 20)
 

@@ -13,7 +13,7 @@ protocol FilterWaiter: AnyObject {
 /// here and ask no worker. A program's answer depends on the message alone. So a verdict holds as long as its program,
 /// and as long as no message of the queue is edited.
 ///
-/// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is
+/// The ranges asked about grow while a group reads on, and the next one is asked about before the present one is
 /// used up. Confined to the broker's event loop.
 final class FilterWindow {
     /// Whose window it is: by identity, the window keeps both alive.
@@ -46,21 +46,21 @@ final class FilterWindow {
         let expired: Bool
     }
 
-    /// Entries of the first stretch: a few pulls' worth.
+    /// Entries of the first range: a few pulls' worth.
     static let firstBatch = 256
 
     let queue: ConsumeQueue
     private let group: AnyObject
-    /// One or two stretches, one after the other.
+    /// Verdicts of one or two ranges, one after the other.
     private var stretches: [EntryVerdicts] = []
-    /// Where the last stretch ended, also after it was used up.
+    /// Where the last range ended, also after it was used up.
     private var end: Int64 = -1
-    /// Entries the next stretch may have.
+    /// Entries the next range may have.
     private var size = FilterWindow.firstBatch
     /// The answer of the filter worker is on its way.
     private(set) var isAsking = false
     private var waiters: [Waiter] = []
-    /// Of the queue, when the stretches were asked about.
+    /// Of the queue, when the ranges were asked about.
     private var editChanges = 0
 
     init(queue: ConsumeQueue, group: AnyObject) {
@@ -90,7 +90,8 @@ final class FilterWindow {
         end = -1
     }
 
-    /// The stretch to ask about ahead of need, once a reader has come to `offset`; nil: not yet, or nothing is there.
+    /// The range to ask about ahead of need begins here, once a reader has come to `offset`; nil: not yet, or nothing
+    /// is there.
     func next(after offset: Int64) -> Int64? {
         guard !isAsking, stretches.count == 1, let present = stretches.last, present.end < queue.maxOffset.rawValue,
             present.end -| offset <= Int64(present.count) / 2

@@ -4,8 +4,8 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-// Pulls whose filter needs the filter worker. Its verdicts come in stretches (`FilterWindow`), and a pull reads on
-// through as many as it takes to find something.
+// Pulls whose filter needs the filter worker. Its verdicts come for ranges of a queue (`FilterWindow`), and a pull
+// reads on through as many as it takes to find something.
 extension MessageReader {
     /// How long one pull reads on without finding anything before its client gets the offset to go on from. Others are
     /// served meanwhile; this only keeps the answer well inside every client's time-out.
