@@ -261,6 +261,7 @@ if Context.environment["APUS_BUILD"] != "platform" {
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),
         tests("StoreFormatTests", ["StoreFormat", "TestTools"]),
         tests("StoreReaderTests", ["LinuxSystem", "StoreFormat", "StoreReader", "TestFolders"]),
+        tests("MetadataStoreTests", ["LinuxSystem", "MetadataStore", "TestDisk"]),
         tests(
             "MessageStoreTests",
             [

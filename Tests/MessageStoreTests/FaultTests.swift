@@ -7,35 +7,12 @@ import TestDisk
 import Testing
 
 @testable import MessageStore
-@testable import MetadataStore
 
 /// Disks that refuse: what was acknowledged stays, nothing is half there, service returns.
 @Suite struct FaultTests {
-    /// A switch the disk asks.
-    final class Fault: Sendable {
-        private let state = Mutex<(call: String, path: String, code: Int32, skip: Int)?>(nil)
-
-        func set(_ call: String, path: String = "", code: Int32, after skip: Int = 0) {
-            state.withLock { $0 = (call, path, code, skip) }
-        }
-
-        func clear() { state.withLock { $0 = nil } }
-
-        func answer(_ call: String, _ path: String) -> Int32? {
-            state.withLock { state in
-                guard let current = state, current.call == call, path.contains(current.path) else { return nil }
-                if current.skip > 0 {
-                    state = (current.call, current.path, current.code, current.skip - 1)
-                    return nil
-                }
-                return current.code
-            }
-        }
-    }
-
     let clock = TestClock()
     let disk: SimulatedDisk
-    let fault = Fault()
+    let fault = DiskFault()
     let configuration: StoreConfiguration
 
     init() {
@@ -228,7 +205,7 @@ import Testing
             for queueID: Int32 in 0..<2 {
                 for body in next.bodies("T", queueID) {
                     found += 1
-                    #expect(bodies.contains(body), "round \(round): \(path) delivered a message nobody sent")
+                    #expect(bodies.contains(body), "round \(round): \(path) delivered a message that was never sent")
                 }
             }
             // One bit costs one message at most, or a few entries of a queue file that lost its place.
@@ -334,63 +311,5 @@ import Testing
         let rebuilt = Harness(configuration, disk: image, clock: clock)
         try rebuilt.store.open()
         #expect(rebuilt.bodies("T") == ["new 0"])
-    }
-
-    /// A metadata file is loadable after a power cut at any moment, and holds the old or the new bytes.
-    @Test func metadataSurvivesPowerCuts() throws {
-        var random = SeededGenerator(seed: 5)
-        var disk = SimulatedDisk()
-        var saved = -1
-        for round in 0..<2000 {
-            let file = MetadataFile(path: "/store/config/topics.json", disk: disk)
-            let steps = Int.random(in: 0...12, using: &random)
-            let fault = Fault()
-            disk.fault.withLock {
-                $0 = { call, path in call == "open" || call == "stat" ? nil : fault.answer("any", path) }
-            }
-            fault.set("any", path: "", code: EIO, after: steps)
-            do {
-                try file.save(Array("{\(round)}".utf8))
-                saved = round
-            } catch {}
-            let cut = disk.afterPowerCut(&random)
-            let loaded = try MetadataFile(path: "/store/config/topics.json", disk: cut).load {
-                $0.first == 123 && $0.last == 125
-            }
-            switch loaded {
-            case .empty: Issue.record("round \(round): an empty file")
-            case .absent: #expect(saved == -1, "round \(round)")
-            case .current(let bytes), .backup(let bytes, _):
-                let value = Int(String(decoding: bytes.dropFirst().dropLast(), as: UTF8.self)) ?? -2
-                #expect(value >= saved && value <= round, "round \(round): \(value), \(saved) was saved")
-            }
-            if random.chance(50) {
-                disk = cut
-                if case .current(let bytes) = loaded {
-                    saved = Int(String(decoding: bytes.dropFirst().dropLast(), as: UTF8.self)) ?? -2
-                }
-            }
-        }
-    }
-
-    @Test func metadataFallsBackToItsBackup() throws {
-        let disk = SimulatedDisk()
-        let file = MetadataFile(path: "/c/x.json", disk: disk)
-        guard case .absent = try file.load(isGood: { _ in true }) else {
-            Issue.record("something was there")
-            return
-        }
-        try file.save([1])
-        try file.save([2])
-        guard case .current([2]) = try file.load(isGood: { _ in true }) else {
-            Issue.record("not the newest")
-            return
-        }
-        guard case .backup([1], let reason) = try file.load(isGood: { $0 == [1] }) else {
-            Issue.record("no backup")
-            return
-        }
-        #expect(reason.contains("/c/x.json"))
-        #expect(throws: MetadataError.self) { try file.load(isGood: { _ in false }) }
     }
 }

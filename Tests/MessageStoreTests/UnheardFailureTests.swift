@@ -12,7 +12,7 @@ import Testing
 @Suite struct UnheardFailureTests {
     let clock = TestClock()
     let disk: SimulatedDisk
-    let fault = FaultTests.Fault()
+    let fault = DiskFault()
     var configuration = StoreConfiguration.small("/store")
 
     init() {
@@ -129,7 +129,7 @@ import Testing
         let image = disk.afterKill()
         let next = Harness(configuration, disk: image, clock: clock)
         try next.store.open()
-        #expect(next.store.notWritable == nil, "nobody knows of a failure: messages are taken at once")
+        #expect(next.store.notWritable == nil, "no failure is known of: messages are taken at once")
         try send(next, 8..<10)
         next.maintain(20_000)
         try expectDurable(image, 10)

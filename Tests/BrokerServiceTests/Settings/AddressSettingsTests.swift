@@ -15,55 +15,6 @@ import Testing
         try connection.invoke(.updateBrokerConfig, body: Array((text + "\n").utf8))
     }
 
-    @Test(
-        "namesrvAddr changed while it runs: new name servers are told of the broker, left ones that it left; over a restart, too"
-    )
-    func nameServers() throws {
-        let (first, second) = (try NameServerDouble(), try NameServerDouble())
-        func registered(_ server: NameServerDouble) -> Int {
-            server.requests.count { $0.requestCode == .registerBroker }
-        }
-        let file = [("namesrvAddr", "127.0.0.1:\(first.port)")]
-        let harness = try BrokerHarness(file)
-        let connection = try harness.connect()
-        try eventually { registered(first) > 0 }
-        // By name, too.
-        #expect(try change(connection, "namesrvAddr=localhost:\(second.port)").code == 0)
-        try eventually { registered(second) > 0 && first.requests.last?.requestCode == .unregisterBroker }
-        let count = first.requests.count
-        _ = try connection.send(topic: "OnlyThere")
-        try eventually { registered(second) > 1 }
-        #expect(first.requests.count == count)
-        try harness.drain()
-        #expect(second.requests.last?.requestCode == .unregisterBroker && first.requests.count == count)
-
-        let before = registered(second)
-        let next = try BrokerHarness(file, folder: harness.folder)
-        try eventually { registered(second) > before }
-        // Both, one of them known already.
-        let both = "namesrvAddr=127.0.0.1:\(first.port);localhost:\(second.port)"
-        #expect(try change(try next.connect(), both).code == 0)
-        try eventually { registered(first) > 1 }
-        #expect(!second.requests.suffix(1).contains { $0.requestCode == .unregisterBroker })
-        try next.end()
-        try first.end()
-        try second.end()
-    }
-
-    @Test("the platform's own name server is never left")
-    func ownNameServer() throws {
-        let (own, other) = (try NameServerDouble(), try NameServerDouble())
-        let harness = try BrokerHarness([
-            ("namesrvAddr", "127.0.0.1:\(own.port)"), ("ownNamesrvAddr", "127.0.0.1:\(own.port)"),
-        ])
-        #expect(try change(try harness.connect(), "namesrvAddr=127.0.0.1:\(other.port)").code == 0)
-        try eventually { other.requests.contains { $0.requestCode == .registerBroker } }
-        #expect(!own.requests.contains { $0.requestCode == .unregisterBroker })
-        try harness.end()
-        try own.end()
-        try other.end()
-    }
-
     @Test("brokerIP1 as a host name: clients are told the name, message identifiers have its address")
     func hostName() throws {
         let nameServer = try NameServerDouble()

@@ -3,12 +3,11 @@ import Synchronization
 import TestDisk
 import Testing
 
-@testable import MessageStore
 @testable import MetadataStore
 
 /// Files under config/: every flipped bit is found, the backup serves, and what others write is theirs.
 @Suite struct MetadataFileTests {
-    let clock = TestClock()
+    private let clock = MovedClock()
     let disk: SimulatedDisk
     let file: MetadataFile
     let path = "/store/config/topics.json"
@@ -139,4 +138,12 @@ import Testing
             }
         }
     }
+}
+
+/// Milliseconds since 1970, moved by the test.
+private final class MovedClock: Sendable {
+    private let value = Mutex<Int64>(1_800_000_000_000)
+
+    var now: Int64 { value.withLock { $0 } }
+    func advance(_ milliseconds: Int64) { value.withLock { $0 += milliseconds } }
 }
