@@ -43,7 +43,7 @@ struct IsolationTests {
             }
             #expect(conduct.refusal(guilty)?.hasPrefix("not used for 30 s: a filter worker crashed") == true)
             #expect(conduct.refusal(other) == nil)
-            // A worker that dies in peace blames nobody.
+            // A worker that dies in peace blames no plugin.
             conduct = try Self.conduct(segment, clock)
             #expect(conduct.refusal(guilty)?.hasPrefix("not used for 30 s") == true)
             clock.now += 30_000
@@ -120,14 +120,17 @@ struct IsolationTests {
             let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
             for _ in 0..<3 {
                 guarded.call(mark: 4, milliseconds: 400) {}
+                // Time passes: the timer of this call runs on into the next one,
                 usleep(40_000)
                 guarded.call(mark: 4, milliseconds: 400) { Self.spin(milliseconds: 380) }
+                // and must be over before the next round.
                 usleep(450_000)
             }
         }
         await #expect(processExitsWith: .signal(SIGKILL)) {
             let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
             guarded.call(mark: 4, milliseconds: 400) {}
+            // Time passes: the timer of this call runs on into the next one.
             usleep(40_000)
             // Its budget is processor time, of which a busy machine gives it little.
             guarded.call(mark: 4, milliseconds: 400) { Self.spin(milliseconds: 4000) }
@@ -136,6 +139,7 @@ struct IsolationTests {
             let segment = try SharedSegment.create(name: "g", bytes: 4096)
             let guarded = try CallGuard(segment: segment, slot: 1)
             for _ in 0..<100 { #expect(guarded.call(mark: 4, milliseconds: 100) { 7 } == 7) }
+            // Time passes, in which a timer that was left could kill the process.
             usleep(200_000)
             #expect(segment.atomicLoad(slot: 1) == 0)
         }

@@ -82,13 +82,24 @@ extension PlatformTests {
                         "--columns", "tag,key,queue,offset,body", "--timeout", "6",
                     ])
             }
-            try await eventually("both consumers are members of the group") {
+            try await eventually("the consumers have shared the four queues") {
                 let reply = try await platform.ask(
                     platform.broker, RemotingCommand(.getConsumerListByGroup, extFields: ["consumerGroup": "readers"]))
-                return try reply.code == 0 && reply.json()["consumerIdList"]?.array?.count == 2
+                guard reply.code == 0, let members = try reply.json()["consumerIdList"]?.array else { return false }
+                var queues: [Int] = []
+                for member in members {
+                    let status = try await platform.ask(
+                        platform.broker,
+                        RemotingCommand(
+                            .getConsumerRunningInfo,
+                            extFields: ["consumerGroup": "readers", "clientId": member.string ?? ""]))
+                    guard status.code == 0 else { return false }
+                    // Of its retry topic, too.
+                    queues.append(
+                        try status.json()["mqTable"]?.object?.members.count { $0.key.contains("Words") } ?? 0)
+                }
+                return queues == [2, 2]
             }
-            // Time passes: neither of them shows that they have shared the queues.
-            try await Task.sleep(for: .milliseconds(500))
 
             let sent = try await platform.apus(
                 ["send", "--topic", "Words", "--columns", "tag,key,body", input], within: .seconds(90))

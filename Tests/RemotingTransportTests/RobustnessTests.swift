@@ -184,7 +184,7 @@ struct RobustnessTests {
         // The answers differ in nothing: the same opaque each time.
         for cut in stride(from: 1, to: one.count, by: 3) {
             raw.send(Array(one[..<cut]))
-            // Time passes, so that the first part is read alone.
+            // Time passes, so that the first part is read alone: what was read of a frame shows nowhere.
             try await Task.sleep(for: .milliseconds(2))
             raw.send(Array(one[cut...]) + one + one)
             #expect(raw.read(count: replyBytes * 3) == reply + reply + reply)
@@ -204,6 +204,7 @@ struct RobustnessTests {
         var sent = 0
         while sent < frame.count, raw.send([frame[sent]]) {
             sent += 1
+            // Time passes: the bytes trickle.
             try await Task.sleep(for: .milliseconds(10))
         }
         #expect(sent < frame.count)

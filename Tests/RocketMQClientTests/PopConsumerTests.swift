@@ -10,6 +10,14 @@ import Testing
 
 @testable import RocketMQClient
 
+extension Acknowledger {
+    /// Acknowledgements that are not on their way, seen by reflection: only a test asks.
+    fileprivate var waitingCount: Int {
+        let waiting = Mirror(reflecting: self).children.first { $0.label == "waiting" }?.value as? [String: [Any]]
+        return waiting?.values.reduce(0) { $0 + $1.count } ?? 0
+    }
+}
+
 @Suite("RocketMQClient: a popping consumer against brokers of several kinds")
 struct PopConsumerTests {
     @Test("a heartbeat comes before the first pop; what is in hand is bounded, and given back by close")
@@ -46,8 +54,7 @@ struct PopConsumerTests {
             tasks.addTask { try await messages[0].acknowledge() }
             try await eventually("the first is on its way") { serving.seen.acknowledged == [0] }
             for message in messages.dropFirst() { tasks.addTask { try await message.acknowledge() } }
-            // Time passes until all of them wait in the consumer.
-            try await Task.sleep(for: .milliseconds(100))
+            try await eventually("the others wait") { await consumer.acknowledger.waitingCount == 7 }
             try await serving.loop.submit { serving.double.answerHeld() }.get()
             for try await isDone in tasks { #expect(isDone) }
         }

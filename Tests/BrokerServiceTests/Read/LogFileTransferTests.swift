@@ -58,7 +58,7 @@ struct LogFileTransferTests {
             _ = try slow.post(
                 .pullMessage, RawConnection.pullFields(topic: "A", queueID: 0, offset: Int64(number % 40), count: 8))
         }
-        // Time passes: the sockets are full.
+        // Time passes, in which the kernel fills the sockets: how much it has taken of a file shows nowhere.
         usleep(300_000)
         let deleted = try harness.onLoop { broker in
             var deleted = 0
