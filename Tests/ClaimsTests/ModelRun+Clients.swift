@@ -33,8 +33,8 @@ extension ModelRun {
 
     mutating func change() { change(handle(), invisible: one(of: [0, 100, 3000, 100_000]), hasFailed: false) }
 
-    /// It comes again by one of the strategies a topic may have: the interval, times the attempts, or twice as long each
-    /// time; with or without jitter.
+    /// It comes again by one of the strategies a topic may have: the interval, times the attempts, or twice as long
+    /// each time; with or without jitter.
     mutating func fail() {
         let handle = handle()
         let attempt = Int64(max(1, oracle.tables[handle.queue]?.messages[handle.offset]?.attempt ?? 1))

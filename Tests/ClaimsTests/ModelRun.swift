@@ -250,7 +250,7 @@ struct ModelRun {
         }
     }
 
-    /// Everybody acknowledges: everything gets finished, nothing is stuck.
+    /// All acknowledge: everything gets finished, nothing is stuck.
     mutating func finish() {
         machine.clock.advance(200_000)
         expire()

@@ -229,7 +229,7 @@ struct EvaluationTests {
             return
         }
         #expect(reason.contains("not below the end of the log"))
-        // Places of a queue without a record match nothing and hold up nobody.
+        // Places of a queue without a record match nothing and hold up no read.
         let blanks = [ConsumeQueueEntry.preBlank, ConsumeQueueEntry(0, 0), ConsumeQueueEntry(-5, 100)]
         let mixed = evaluator.match(
             any, blanks + log.records.prefix(2) + blanks, in: view, written: PhysicalOffset(log.written))

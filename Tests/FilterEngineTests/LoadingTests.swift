@@ -48,7 +48,7 @@ struct LoadingTests {
         }
     }
 
-    @Test("1. a library that needs a symbol nobody has")
+    @Test("1. a library that needs a symbol that is nowhere")
     func unresolvedSymbol() throws {
         let path = try workshop.plugin(
             "unresolved", match: "nobody_has_this(); return 0;", before: "void nobody_has_this(void);")

@@ -75,7 +75,7 @@ struct PluginFoldersTests {
         #expect(folders.types(.init()) == ["ONE", "TWO"])
     }
 
-    @Test("half a library that nobody goes on with is refused without being loaded; the rest of it mends that")
+    @Test("half a library that is not written on is refused without being loaded; the rest of it mends that")
     func abandoned() throws {
         let bytes = try version("1")
         try PluginFoldersTests.put(file, bytes.prefix(bytes.count - 1))
@@ -102,7 +102,7 @@ struct PluginFoldersTests {
         }
         #expect(try FilterProbe(program).ask(properties: []).matches)
         try overwrite(next.prefix(next.count / 2))
-        #expect(look(for: 3000).stale == nil, "half a library replaces nobody")
+        #expect(look(for: 3000).stale == nil, "half a library replaces no plugin")
         #expect(try FilterProbe(program).ask(properties: []).matches)
         try overwrite(next)
         #expect(look().stale == "\(file) was replaced")
@@ -171,7 +171,7 @@ struct PluginFoldersTests {
         let second = PluginFolders.Share(takesRecorded: false) { $0 == "libB.so" }
         #expect(look(second).new == 1)
         #expect(folders.types(second) == ["B"])
-        // A file of somebody else's is nothing here, wherever it stands.
+        // A file of another program is nothing here, wherever it stands.
         try PluginFoldersTests.put(folder + "/libAa.so", try version("1"))
         #expect(look(second) == PluginFolders.Look())
         #expect(folders.types(second) == ["B"])
@@ -247,7 +247,7 @@ struct PluginFoldersTests {
         #expect(folders.entries.first?.plugin?.type == "ONE" && folders.entries.first?.refusal == nil)
     }
 
-    /// Whoever runs in another filter worker writes its segment: SQL92 must not be refused everywhere for it.
+    /// A plugin that runs in another filter worker writes its segment: SQL92 must not be refused everywhere for it.
     @Test("what other workers hold against a plugin that comes with Apus does not count")
     func slander() async {
         await #expect(processExitsWith: .success) {

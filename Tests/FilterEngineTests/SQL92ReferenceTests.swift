@@ -27,7 +27,7 @@ indirect enum ReferenceExpression {
     case or(ReferenceExpression, ReferenceExpression)
     case same(ReferenceExpression, ReferenceExpression, not: Bool)
 
-    // MARK: worth
+    // MARK: - Worth
 
     static func number(_ text: String) -> Decimal? {
         var text = text.trimmingCharacters(in: CharacterSet(charactersIn: "\u{0}"..."\u{20}"))
@@ -103,7 +103,7 @@ indirect enum ReferenceExpression {
         }
     }
 
-    // MARK: spelling
+    // MARK: - Spelling
 
     func spelled(_ random: inout SeededRandom) -> String {
         func word(_ text: String) -> String {
@@ -148,7 +148,7 @@ indirect enum ReferenceExpression {
         }
     }
 
-    // MARK: making
+    // MARK: - Making
 
     static let names = ["a", "b", "c", "TAGS", "long_name_1", "$x"]
     static let texts = ["x", "y", "it's", "订单", "hangzhou", "true", "TRUE", "5", "5.0", "-", "1e", ".", "0x10", "nan"]

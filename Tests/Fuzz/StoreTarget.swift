@@ -154,7 +154,7 @@ enum StoreTarget {
         return found
     }
 
-    // MARK: One input
+    // MARK: - One input
 
     /// Takes numbers off the input; zeros behind its end.
     struct Input {

@@ -71,7 +71,7 @@ import Testing
         #expect(ChildProcess.signalName(SIGPIPE) == "SIGPIPE")
     }
 
-    /// Those of a program of ours are ignored from its first instruction on, all that nobody means to end it by.
+    /// Those of a program of ours are ignored from its first instruction on, all but those meant to end it.
     @Test func straySignalsAreIgnored() throws {
         let strays =
             [

@@ -36,7 +36,7 @@ import Testing
         #expect(DiskMark(parsing: "slot=1\n") == nil)
     }
 
-    /// A fifo nobody writes to: the read hangs as on a dead disk, the caller does not.
+    /// A fifo that no process writes to: the read hangs as on a dead disk, the caller does not.
     @Test func aHangingDiskDoesNotHangTheCaller() throws {
         try with {
             #expect(mkfifo("\(folder)/\(DiskMark.fileName)", 0o600) == 0)
@@ -74,7 +74,7 @@ import Testing
         }
         #expect(connected == 0)
         guard let accepted = try ListenSocket.accept(probe.raw) else {
-            Issue.record("nobody to accept")
+            Issue.record("nothing to accept")
             return
         }
         var byte: UInt8 = 0

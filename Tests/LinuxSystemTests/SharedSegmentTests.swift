@@ -12,7 +12,7 @@ import Testing
         writer.atomicStore(slot: 511, .max)
         #expect(reader.atomicLoad(slot: 511) == .max)
         #expect(reader.atomicLoad(slot: 0) == 0)
-        // Nobody can take the memory away under a reader, or map the reader's descriptor for writing.
+        // No process can take the memory away under a reader, or map the reader's descriptor for writing.
         #expect(ftruncate(writer.fd, 0) == -1)
         #expect(mmap(nil, 4096, PROT_WRITE, MAP_SHARED, reader.fd, 0) == MAP_FAILED)
     }

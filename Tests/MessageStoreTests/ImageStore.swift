@@ -64,8 +64,8 @@ struct ImageStore {
         return Opened(harness: next, log: log, bodies: bodies)
     }
 
-    /// Damage where the recovery point is trusted is found by the check behind a start: one bit in each of these bytes of
-    /// message 30, one after the other. `sign`: what the log says of it.
+    /// Damage where the recovery point is trusted is found by the check behind a start: one bit in each of these bytes
+    /// of message 30, one after the other. `sign`: what the log says of it.
     func theCheckFinds(flipsAt bytes: [Int], sign: String) throws {
         let (path, at) = self.path(judge.records[30])
         for byte in bytes {

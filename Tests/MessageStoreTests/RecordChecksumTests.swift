@@ -168,7 +168,7 @@ import Testing
         let store = try ImageStore(rules: Self.rules)
         let disk = store.disk
         let old = disk.paths.filter { $0.contains("recordsums") }.map { ($0, disk.bytes($0) ?? []) }
-        // Whoever else does that knows nothing of the folder.
+        // Another program that does that knows nothing of the folder.
         disk.removeTree("/store/recordsums")
         let cut = store.judge.records[kept].physicalOffset
         for (number, path) in disk.paths.filter({ $0.contains("commitlog/") }).enumerated() {

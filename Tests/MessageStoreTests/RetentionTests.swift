@@ -33,7 +33,7 @@ import Testing
     @Test func aFileThatIsStillNeededStays() throws {
         let harness = Harness(expiring, disk: disk, clock: clock)
         try harness.store.open()
-        // Somebody waits for the first message of the third file.
+        // A read waits for the first message of the third file.
         var needed: PhysicalOffset? = PhysicalOffset(2 * 65_536 + 10)
         harness.store.retentionHolds = [RetentionHold("waiting messages", neededFrom: { needed })]
         try fill(harness, 200)
@@ -224,7 +224,7 @@ import Testing
         }
         #expect(later.contains("hold the log from 0 on"), "\(later)")
         #expect(harness.store.minPhysicalOffset.rawValue == 0)
-        // A delivery goes on; then the log is let go and everybody is served again.
+        // A delivery goes on; then the log is let go and all are served again.
         let topic = Array("T".utf8)
         let outcome = topic.withUnsafeBytes { topic in
             var draft = MessageDraft(

@@ -22,8 +22,8 @@ extension PlatformTests {
             let first = try await OfficialClient.push(platform, topic: topic, group: "sharers", ["--instance", "one"])
             let second = try await OfficialClient.push(platform, topic: topic, group: "sharers", ["--instance", "two"])
             _ = try await first.receive(0)
-            // The first member learns of the second by the broker's notice (40) and gives half its queues up. Time passes:
-            // nothing shows that it has.
+            // The first member learns of the second by the broker's notice (40) and gives half its queues up. Time
+            // passes: nothing shows that it has.
             try await Task.sleep(for: .seconds(2))
             let producer = try await OfficialClient.producer(platform, mode: "orderly")
             func send(_ numbers: Range<Int>) async throws {

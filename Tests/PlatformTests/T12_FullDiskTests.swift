@@ -103,7 +103,7 @@ extension PlatformTests {
             official(20..<40)
             #expect(disk.available < 65_536, "\(disk.available) bytes are free")
 
-            // Space comes back: so does service, with nobody's help.
+            // Space comes back: so does service, without help.
             var before = oracle.acknowledged.count
             try disk.free()
             let freed = ContinuousClock.now

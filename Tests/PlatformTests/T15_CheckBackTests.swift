@@ -6,7 +6,7 @@ import TestTools
 import Testing
 
 extension PlatformTests {
-    /// Prepared messages whose producer has said nothing when the broker ends: the next life of the broker asks for
+    /// Prepared messages whose producer has said nothing when the broker ends: the broker's next process asks for
     /// them.
     @Suite("T15 check-backs over restarts", .serialized)
     struct T15_CheckBacks {
@@ -92,15 +92,15 @@ extension PlatformTests {
                 }
                 ledger.forget(thenTalk: false)
                 // Silence once more, so that it is asked again, too.
-                try await eventually("\(stage): all are asked for by the next life", within: .seconds(20)) {
+                try await eventually("\(stage): all are asked for by the next process", within: .seconds(20)) {
                     ledger.asked.isSuperset(of: sent)
                 }
                 ledger.forget(thenTalk: true)
                 try await eventually("\(stage): what was committed is there", within: .seconds(20)) {
                     ((try? await platform.queueSizes(topic: Self.topic, queues: 1)) ?? [0])[0] >= Int64(commits)
                 }
-                // Rolled back is over, too, when nobody is asked any more.
-                try await eventually("\(stage): nobody is asked any more", within: .seconds(20)) {
+                // Rolled back is over, too, when no producer is asked any more.
+                try await eventually("\(stage): none is asked any more", within: .seconds(20)) {
                     ledger.forget(thenTalk: true)
                     // Time passes, in which it could be asked for.
                     try await Task.sleep(for: .milliseconds(1200))

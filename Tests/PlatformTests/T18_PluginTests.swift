@@ -87,7 +87,7 @@ extension PlatformTests {
                 up.errorText.contains("without libApusSQL92Filter.so there are no subscriptions by tag or by SQL92"))
             let places = "looked for in \(programs)/plugins, \(programs), /usr/lib/apus/plugins"
             #expect(up.errorText.contains(places))
-            // Before anybody starts it, the check says the same.
+            // Before it is started, the check says the same.
             try "".write(toFile: folder.file("apus.toml"), atomically: true, encoding: .utf8)
             let checked = try await Program.run("\(programs)/apus", ["config", "check", folder.file("apus.toml")])
             #expect(checked.status == 78, "\(checked)")
@@ -102,7 +102,7 @@ extension PlatformTests {
         }
 
         @Test(
-            "cp over a loaded plugin under traffic, slowly: nothing lost, nothing doubled, nobody blamed",
+            "cp over a loaded plugin under traffic, slowly: nothing lost, nothing doubled, no plugin blamed",
             .timeLimit(.minutes(2)))
         func copiedOver() async throws {
             let folder = try TemporaryFolder()
@@ -520,7 +520,7 @@ extension PlatformTests {
                     && asked.errorText.hasPrefix(
                         "libRange.so is needed by 2 subscriptions:\n\(called)\n\(direct)\nRemove it?"),
                 "\(asked)")
-            // The broker's next life hears of them again from the clients.
+            // The broker's next process hears of them again from the clients.
             let old = try #require(platform.pid(of: "broker-store"))
             kill(old, SIGKILL)
             _ = try await platform.newPid(of: "broker-store", after: old)
@@ -529,7 +529,7 @@ extension PlatformTests {
             }
             // Without it they are named all the same.
             #expect(try await Self.plugin(["remove", "libRange.so", "--yes"] + running).status == 0)
-            try await eventually("what nobody serves is named") {
+            try await eventually("what no worker serves is named") {
                 let status = try await Self.plugin(["status"] + running)
                 return status.status == 1
                     && status.lines.suffix(2) == [called, direct].map { "no plugin serves RANGE:\($0.dropFirst())" }

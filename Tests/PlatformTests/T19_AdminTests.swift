@@ -164,7 +164,7 @@ extension PlatformTests {
             let home = String(cString: try #require(getpwuid(geteuid())?.pointee.pw_dir))
             let shown = try await Program.run(names.folder.file("mqbroker"), ["-p"], environment: homeless)
             #expect(shown.status == 0 && shown.lines.contains { $0.contains("\(home)/store") }, "\(shown)")
-            // Nobody has this number, and files are as before to who takes it in a user namespace of its own.
+            // No user has this number, and files are as before to one that takes it in a user namespace of its own.
             let stranger = ["--user", "--map-user=4210042", names.folder.file("mqbroker")]
             let refused = try await Program.run("/usr/bin/unshare", stranger + ["-p"], environment: homeless)
             #expect(refused.status == 1, "\(refused)")

@@ -77,7 +77,7 @@ extension PlatformTests {
             return answers
         }
 
-        // MARK: a disk goes away
+        // MARK: - A disk goes away
 
         enum Loss: String, CaseIterable {
             case unmounted
@@ -127,7 +127,7 @@ extension PlatformTests {
                 try await eventually("its worker waits", within: .seconds(10)) {
                     try await platform.status()["broker-store-1"]?.state == "disk away"
                 }
-                // Refused at once instead of waiting for somebody.
+                // Refused at once instead of waiting.
                 #expect(throws: ScenarioFailure.self) { _ = try RawSocket(platform.brokers[1]) }
                 let status = try await platform.status()
                 #expect(status["replication-1"]?.state == "disk away")
@@ -191,7 +191,7 @@ extension PlatformTests {
         @Test("disks under the hardened unit, in a real systemd", .timeLimit(.minutes(3)))
         func underSystemd() throws { try Systemd.run("disks") }
 
-        // MARK: disks by reload
+        // MARK: - Disks by reload
 
         @Test(
             "a disk that comes by reload is filtered, too: by a fresh filter worker where the old one may not read it",
@@ -231,7 +231,8 @@ extension PlatformTests {
         }
 
         @Test(
-            "a disk comes and another goes by reload; nobody else is touched, no send fails", .timeLimit(.minutes(2)),
+            "a disk comes and another goes by reload; no other worker is touched, no send fails",
+            .timeLimit(.minutes(2)),
             needsOfficialClient)
         func disksByReload() async throws {
             let platform = try await start(2, of: 3)
@@ -281,7 +282,7 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        // MARK: topics
+        // MARK: - Topics
 
         @Test(
             "the first message to a topic makes it on all brokers at once", .timeLimit(.minutes(1)), needsOfficialClient
@@ -328,7 +329,7 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        // MARK: one worker
+        // MARK: - One worker
 
         @Test(
             "apus restart under load: only that process changes, no send fails, nothing acknowledged is lost",
@@ -422,7 +423,7 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        // MARK: limits
+        // MARK: - Limits
 
         @Test(
             "connections never take the descriptors that files need, and nothing spins while they try",

@@ -120,7 +120,7 @@ extension PlatformTests {
             self.topics = topics
         }
 
-        // MARK: Queues
+        // MARK: - Queues
 
         /// PULL_MESSAGE (11), GET_MIN_OFFSET (31), GET_MAX_OFFSET (30), SEARCH_OFFSET_BY_TIMESTAMP (29).
         func queues() async throws {
@@ -131,7 +131,7 @@ extension PlatformTests {
                 let place = ["topic": name.topic, "queueId": String(name.queueID)]
                 guard topics.contains(name.topic) else {
                     // The broker's own notes on transactions: RocketMQ 4 has no topic for them and shows them to
-                    // nobody, except by id and key.
+                    // no consumer, except by id and key.
                     let reply = try await client.invoke(QueueReader.request(place, 0))
                     #expect(reply.responseCode == .topicNotExist, "\(name): \(reply.code)")
                     #expect(name.topic == "RMQ_SYS_TRANS_OP_HALF_TOPIC")
@@ -184,7 +184,7 @@ extension PlatformTests {
             try await client.invokeSuccessfully(RemotingCommand(code, extFields: fields)).integer("offset")
         }
 
-        // MARK: Records
+        // MARK: - Records
 
         /// VIEW_MESSAGE_BY_ID (33), and QUERY_MESSAGE (12) by unique key and by key, within the message's own
         /// millisecond and just beside it.

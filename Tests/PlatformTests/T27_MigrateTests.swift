@@ -95,7 +95,7 @@ extension PlatformTests {
             #expect(sent.status == 0, "\(sent.errorText)")
         }
 
-        // MARK: The journey
+        // MARK: - The journey
 
         @Test(
             "Apache's store, served by Apus over the wire, as Apache would read it again: 0 missing, 0 doubled",
@@ -265,7 +265,7 @@ extension PlatformTests {
             #expect(removed.status == 0 && command.hasPrefix("cd \(store) && rm -rf "), "\(command)")
             let (done, third) = try await report(store, ["--to", "rocketmq5"])
             #expect(done == 0 && third.timers.deliveredAgain == 0, "\(third.decisions)")
-            // It harms nobody who stays.
+            // It harms no broker that stays.
             platform = try await Platform.start(in: folder, Golden.store5.settings)
             // Time passes, in which one could come twice.
             try await Task.sleep(for: .milliseconds(700))
@@ -273,7 +273,7 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        // MARK: The page and the command line
+        // MARK: - The page and the command line
 
         /// Lines of the page that are indented: commands.
         private static func page() throws -> (commands: [String], output: [String]) {
@@ -286,7 +286,7 @@ extension PlatformTests {
             )
         }
 
-        /// Two ports nobody has, with room for the one two below the first.
+        /// Two free ports, with room for the one two below the first.
         private static func freePorts() throws -> (broker: Int, others: [Int]) {
             func bound(_ port: Int) -> (descriptor: Int32, port: Int)? {
                 let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)

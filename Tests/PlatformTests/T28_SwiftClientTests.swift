@@ -277,11 +277,11 @@ extension PlatformTests {
             var options = PushConsumer.Options()
             options.model = .broadcasting
             options.broadcastOffsetsFile = platform.folder.file("offsets.json")
-            var everybody: [PushConsumer] = []
+            var broadcast: [PushConsumer] = []
             for (number, one) in each.enumerated() {
                 var options = options
                 if number == 1 { options.broadcastOffsetsFile = nil }
-                everybody.append(
+                broadcast.append(
                     try await consumer(platform, group: "all", [Subscription(topic: "News")], options) { messages in
                         one.add(messages)
                         return .success
@@ -292,7 +292,7 @@ extension PlatformTests {
             let wanted = Set((1...8).map { "\($0)" })
             #expect(each.allSatisfy { Set($0.texts) == wanted } && Set(received.texts) == wanted)
             #expect(received.all.count == 8, "one member of the group got each message")
-            for consumer in members + everybody { await consumer.close() }
+            for consumer in members + broadcast { await consumer.close() }
 
             // The one with a file goes on where it stopped.
             let again = Received()

@@ -60,7 +60,7 @@ extension PlatformTests {
                 Binaries.apus, ["up", "--config", file, "--data-dir", folder.file("data")], within: .seconds(10))
             #expect(started.status == 78)
             func bare(_ lines: [String], _ name: String) -> [String] {
-                // Whether somebody else has a port is no mistake of the file's.
+                // Whether another process has a port is no mistake of the file's.
                 lines.map { String($0.dropFirst(name.count + 2)) }.filter { !$0.contains("is in use") }
             }
             #expect(bare(lines(started.errorText), "apus up") == bare(found, "apus config check"))

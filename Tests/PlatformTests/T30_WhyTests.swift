@@ -23,7 +23,8 @@ extension PlatformTests {
             causes.map { "\($0["text"]?.string ?? "") → \($0["command"]?.string ?? "")" }.joined(separator: "\n")
         }
 
-        @Test("a wrong tag, a wrong property, a closed group, nobody there: each is named", .timeLimit(.minutes(2)))
+        @Test(
+            "a wrong tag, a wrong property, a closed group, no consumer there: each is named", .timeLimit(.minutes(2)))
         func causes() async throws {
             let platform = try await Platform.start()
             let absent = texts(try await causes(platform, "--group", "Nobody", "--topic", "Orders"))

@@ -109,7 +109,7 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        @Test("serial: in order, one at a time, whoever comes, goes or fails", .timeLimit(.minutes(1)))
+        @Test("serial: in order, one at a time, whichever consumer comes, goes or fails", .timeLimit(.minutes(1)))
         func serial() async throws {
             let platform = try await Platform.start()
             try await createTopic(platform, "Steps", queues: 1)

@@ -77,7 +77,7 @@ struct GivingWayTests {
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
-    /// Whoever came after 1000 that say nothing was refused for 120 s.
+    /// A client that came after 1000 that say nothing was refused for 120 s.
     @Test("connections that say nothing, from hundreds of addresses, shut out neither who is there nor who comes")
     func silentFromManyAddresses() async throws {
         Self.raiseFileLimit()

@@ -107,7 +107,7 @@ struct FramePoolTests {
         #expect(honests[8].granted == 1)
     }
 
-    @Test("whatever comes and goes, nobody waits while all are gone, and the sum is right")
+    @Test("whatever comes and goes, none waits while all are gone, and the sum is right")
     func random() {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("frame pool: seed \(seed)")
@@ -204,7 +204,7 @@ struct SharedMemoryTests {
         try await eventually("few are left", within: .seconds(60)) {
             for index in raws.indices { push(frame, from: &offsets[index], to: raws[index]) }
             most = max(most, residentBytes() - before)
-            // The last few do no harm: nobody waits for what they have.
+            // The last few do no harm: none waits for what they have.
             return try await server.connectionCount() <= 4
         }
         print("40 unfinished frames of 4 MB: \(most >> 20) MB more")
@@ -343,7 +343,7 @@ struct SharedMemoryTests {
     }
 
     /// 100 peers ask for 4 MB each and read nothing: 400 MB were kept for a minute.
-    @Test("answers nobody reads share a bound, and others are served")
+    @Test("answers that are not read share a bound, and others are served")
     func unreadAnswers() async {
         // Alone in a process: what tests beside it take would be counted as well.
         await #expect(processExitsWith: .success) { try await SharedMemoryTests().unreadAnswersAlone() }

@@ -50,7 +50,7 @@ struct ShutDownLoopTests {
         try await silentGroup.shutdownGracefully()
     }
 
-    @Test("whoever closes a connection is named in the error of later calls")
+    @Test("what closes a connection is named in the error of later calls")
     func closed() async throws {
         let server = try await EchoServer()
         let client = try await RemotingClient.connect(host: "127.0.0.1", port: server.port, group: server.group)

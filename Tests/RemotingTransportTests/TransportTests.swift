@@ -228,7 +228,7 @@ struct TransportTests {
         defer { close(silent.descriptor) }
         do {
             _ = try await RemotingClient.connect(to: "127.0.0.1:\(silent.port)", group: group)
-            Issue.record("connected to nobody")
+            Issue.record("connected to nothing")
         } catch {
             #expect("\(error)".contains("cannot connect to 127.0.0.1:\(silent.port)"))
         }
@@ -237,7 +237,7 @@ struct TransportTests {
     }
 }
 
-/// A port of the loopback address that is taken and where nobody listens. The kernel chooses it: a port that another
+/// A port of the loopback address that is taken and where nothing listens. The kernel chooses it: a port that another
 /// socket has just given back may belong to another test by now.
 private struct PortWithoutListener {
     let descriptor: Int32

@@ -302,7 +302,7 @@ struct NameServerTests {
                 await client.close()
             }
         }
-        // Whoever asked to live for ever is gone a week after it was heard of last.
+        // A broker that asked to live for ever is gone a week after it was heard of last.
         try await server.advance(milliseconds: 7 * 86_400_000 + 1)
         let next = try await server.connect()
         #expect(try await next.invoke(Self.route("T1")).code == 17)

@@ -57,7 +57,7 @@ struct RouteGapTests {
         try await server.stop()
     }
 
-    @Test("after a start a question waits for the brokers of the last life, and is answered by the registration")
+    @Test("after a start a question waits for the brokers known before, and is answered by the registration")
     func heldUntilRegistered() async throws {
         let storage = MemoryStorage()
         storage.brokers = ["a/0", "b/0"]

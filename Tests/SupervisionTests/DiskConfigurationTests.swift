@@ -130,7 +130,7 @@ import WorkerProtocol
             path: "/bin/sleep", arguments: ["sleep", "60"], environment: [], descriptors: [],
             parentDeathSignal: SIGKILL,
             ownProcessGroup: false)
-        // A child nobody waits for would keep the test library from noticing the ends of its own.
+        // A child that is not waited for would keep the test library from noticing the ends of its own.
         defer {
             kill(child.pid, SIGKILL)
             waitpid(child.pid, nil, 0)

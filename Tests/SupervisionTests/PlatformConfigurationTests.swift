@@ -110,7 +110,7 @@ import WorkerProtocol
         #expect(reread.settings(of: WorkerID(.filter, 3)) == platform.settings(of: WorkerID(.filter, 3)))
         let settings = platform.settings(of: WorkerID(.filter, 4))
         #expect(settings["filterBuiltIns"] == "2")
-        // However many somebody copies there: a worker's settings are one datagram.
+        // However many are copied there: a worker's settings are one datagram.
         let many = Set((0..<1000).map { "lib\($0)\(String(repeating: "x", count: 200)).so" })
         let omitted = platform.setPlugins(many)
         #expect(omitted.count > 900 && shares().workers.count == 1000 - omitted.count)

@@ -47,7 +47,7 @@ struct PlatformProcessTests {
         }
     }
 
-    /// The socket stays with the supervisor: a client that connects while nobody is there is served by the next life.
+    /// The socket stays with the supervisor: a client that connects while no worker is there is served by the next one.
     /// The segment keeps its contents, and both ends of the links are new.
     @Test(arguments: ["kill", "trap"])
     func killedWorkerIsBackBeforeItsClientsNotice(how: String) throws {
@@ -59,7 +59,7 @@ struct PlatformProcessTests {
             // At once: the connect must never be refused.
             var answer = try platform.ask(platform.broker, "pid")
             if answer.isEmpty { answer = try platform.ask(platform.broker, "pid") }  // was accepted by the dying one
-            // Nobody waited before it: the log says so below. How long it took is the machine's affair.
+            // No restart waited before it: the log says so below. How long it took is the machine's affair.
             #expect(Int32(answer) != pid)
             #expect(try platform.ask(platform.broker, "slot 5") == "77")
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
@@ -172,7 +172,7 @@ struct PlatformProcessTests {
                 "brokerRole = KING is not what this setting takes: ASYNC_MASTER, SYNC_MASTER, SLAVE"))
     }
 
-    /// Gone, or a zombie that nobody reaps in a container without an init.
+    /// Gone, or a zombie that is not reaped in a container without an init.
     private static func runs(_ pid: Int32) -> Bool {
         guard let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
         return status.split(separator: ")").last?.split(separator: " ").first != "Z"

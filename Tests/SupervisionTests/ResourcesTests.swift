@@ -90,7 +90,7 @@ private func inode(_ fd: Int32) -> UInt {
                 "k-listener-broker-store-0-remoting", "k-listener-broker-store-0-vip",
                 "k-listener-nameserver-0-remoting", "k-listener-replication-0-ha",
             ])
-        // Nobody listens in this process any more, but a connect is not refused: the socket lives on in the store.
+        // Nothing listens in this process any more, but a connect is not refused: the socket lives on in the store.
         let port = first.brokers[0].string("listenPort", default: "")
         _ = try EchoPlatform.connect("127.0.0.1:\(port)")
 
@@ -109,7 +109,7 @@ private func inode(_ fd: Int32) -> UInt {
         return try ListenSocket.port(of: socket.raw)
     }
 
-    /// Tried again when a neighbour of the port that is free happens to be somebody else's.
+    /// Tried again when a neighbour of the port that is free happens to be another process's.
     private func elsewhere(_ keeper: Keeper, attempts: Int = 20) throws -> (Int, PlatformConfiguration, Resources) {
         let port = try freePort()
         var platform = try platform(["listenPort": String(port), "storePathRootDir": "/elsewhere"])
@@ -157,8 +157,8 @@ private func inode(_ fd: Int32) -> UInt {
         #expect(try !isListening(newSocket))
     }
 
-    /// A broker that is taken out of the platform drains afterwards: nobody would ever read its clients' connections
-    /// again.
+    /// A broker that is taken out of the platform drains afterwards: no process would ever read its clients'
+    /// connections again.
     @Test func connectionsOfAWorkerThatIsGoneEnd() throws {
         let keeper = Keeper()
         var platform = try platform()

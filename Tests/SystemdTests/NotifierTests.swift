@@ -6,7 +6,7 @@ import Testing
 
 /// A datagram socket plays systemd.
 @Suite(.serialized) struct NotifierTests {
-    /// Whoever talks to systemd where there is none must not notice.
+    /// A process without systemd must not notice.
     @Test func withoutSystemdNothingHappens() {
         #expect(!Notifier.send([.ready, .status("x")]))
         #expect(Notifier.watchdogMicroseconds == nil)

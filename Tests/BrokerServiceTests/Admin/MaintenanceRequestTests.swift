@@ -169,7 +169,7 @@ import Testing
                 .searchOffsetByTimestamp, ["topic": "Old", "queueId": "0", "timestamp": String(time)])
             #expect(found.extFields["offset"] == "40")
         }
-        // Of a queue nobody ever wrote, and of one that is not there.
+        // Of a queue that was never written, and of one that is not there.
         for topic in ["New", "Absent"] {
             let found = try connection.invoke(
                 .searchOffsetByTimestamp, ["topic": topic, "queueId": "3", "timestamp": "1"])
@@ -286,7 +286,7 @@ import Testing
         try eventually("it is taken") { try connection.send(topic: "New", body: "stored").code == 0 }
         let next = try harness.afterKill()
         defer { try? next.end() }
-        // The first of the refused ones may be in the log: nobody was told that it is.
+        // The first of the refused ones may be in the log: no client was told that it is.
         let bodies = try next.connect().all("New").map(\.body)
         #expect(bodies == ["stored"] || bodies == ["lost", "stored"])
     }

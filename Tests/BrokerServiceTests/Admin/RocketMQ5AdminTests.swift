@@ -346,7 +346,7 @@ import WorkerProtocol
         #expect(refused.remark?.contains("nothing was changed") == true)
     }
 
-    @Test("region and trace switch are stored for producers of 5.x, and for all where somebody traces")
+    @Test("region and trace switch are stored for producers of 5.x, and for all where a client traces")
     func region() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }

@@ -156,9 +156,9 @@ struct SlicedRequestTests {
         #expect(try connection.send(topic: "Gone").code == 0)
     }
 
-    // MARK: Deleting
+    // MARK: - Deleting
 
-    @Test("a deleted topic of 4096 queues is gone at once for whoever asks, and from the disk when that is answered")
+    @Test("a deleted topic of 4096 queues is gone at once for all requests, and from the disk when that is answered")
     func deletion() throws {
         let harness = try BrokerHarness([("flushIntervalConsumeQueue", "100")])
         defer { try? harness.end() }
@@ -200,7 +200,7 @@ struct SlicedRequestTests {
         #expect(topics.contains("Stays") && !topics.contains { $0.hasPrefix("Unused") })
     }
 
-    // MARK: A master's tables
+    // MARK: - A master's tables
 
     @Test("a master's table replaces a slave's in slices, a later one ends an earlier one")
     func replacement() throws {
@@ -241,7 +241,7 @@ struct SlicedRequestTests {
         #expect(slices.count == 0)
     }
 
-    // MARK: Messages whose time comes together
+    // MARK: - Messages whose time comes together
 
     @Test("timer and delayed messages that are due together are delivered in slices, all of them")
     func dueTogether() throws {
@@ -283,7 +283,7 @@ struct SlicedRequestTests {
         #expect(try harness.onLoop { _ in most.appended } <= Int64(ScheduleMessageService.deliverBatch))
     }
 
-    // MARK: Groups
+    // MARK: - Groups
 
     /// What is wrong with what a group says of its clients; empty when nothing is.
     @Sendable private static func mistakes(_ broker: Broker, _ name: String) -> [String] {
@@ -310,7 +310,7 @@ struct SlicedRequestTests {
         return found
     }
 
-    @Test("a group wants what its clients want, whatever they say and whoever leaves")
+    @Test("a group wants what its clients want, whatever they say and whichever leaves")
     func groups() throws {
         let seed: UInt64 = 20_261_130
         var random = SplitMix(state: seed)
@@ -339,7 +339,7 @@ struct SlicedRequestTests {
         }
     }
 
-    // MARK: What is acknowledged
+    // MARK: - What is acknowledged
 
     @Test("a list of topics that cannot be put on disk is not acknowledged")
     func listNotKept() throws {

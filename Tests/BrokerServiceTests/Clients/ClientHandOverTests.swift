@@ -42,7 +42,7 @@ import Testing
 
         let given = try first.handOver()
         #expect(given.connections.count == 2)
-        // Who waited is told to ask again, and does; nobody reads it for now. The producer has not noticed anything.
+        // Who waited is told to ask again, and does; it is not read for now. The producer has not noticed anything.
         let answer = try consumer.answer(to: held)
         #expect(answer.responseCode == .pullNotFound)
         let again = try consumer.post(.pullMessage, pull(offset: 1))

@@ -44,7 +44,7 @@ import Testing
         try told("join again") { try join(leaves, "leaves") }
         try told("cut off") { leaves.close() }
         #expect(try members(stays) == ["stays"])
-        // A heartbeat that says nothing new tells nobody.
+        // A heartbeat that says nothing new causes no notice.
         try join(stays, "stays")
         #expect(!stays.gets(.notifyConsumerIDsChanged, within: 200))
     }
@@ -75,7 +75,7 @@ import Testing
         try producer.heartbeat("producer", producerGroup: "Lonely")
         try harness.onLoop { _ in clock.shift = 119_000 }
         try join(beats, "beats")
-        // A scan comes every 10 s; at 119 s nobody is dropped.
+        // A scan comes every 10 s; at 119 s none is dropped.
         #expect(try members(beats) == ["silent", "beats"])
         try harness.onLoop { _ in clock.shift = 125_000 }
         try eventually(within: .seconds(40)) { try members(beats) == ["beats"] }

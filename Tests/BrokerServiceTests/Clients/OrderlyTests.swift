@@ -86,7 +86,7 @@ import Testing
     }
 
     /// The official C++ client waits for that answer with all its threads before it pulls from such a queue again.
-    @Test("whoever gives a queue's lock back is answered what it waits for there, and nothing else")
+    @Test("a client that gives a queue's lock back is answered what it waits for there, and nothing else")
     func pullsOfQueuesGivenBack() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
@@ -180,11 +180,11 @@ import Testing
                 done[Int(queue)] = max(done[Int(queue)], number)
                 if random.below(3) == 0 { try member.commit(queue) }
             }
-            // Nobody holds a queue twice.
+            // No queue is held twice.
             let holders = members.flatMap { member in member.held.keys.map { ($0, member.id) } }
             #expect(Set(holders.map(\.0)).count == holders.count, "step \(step): \(holders)")
         }
-        // In the end everything is done by whoever is left.
+        // In the end everything is done by the clients that are left.
         try harness.onLoop { _ in clock.shift += 61_000 }
         for _ in 0..<3 { for member in members { try member.rebalance() } }
         for queue in 0..<Self.queues {
@@ -223,7 +223,7 @@ import Testing
         try harness.onLoop { _ in clock.shift = 91_000 }
         #expect(try heir.lock([1]) == [1])
         #expect(try silent.lock([1]) == [])
-        // Somebody else's lock cannot be taken off.
+        // Another client's lock cannot be taken off.
         try silent.unlock([1])
         #expect(try silent.lock([1]) == [])
         try heir.unlock([1])

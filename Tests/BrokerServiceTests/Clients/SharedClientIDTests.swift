@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    @Test("one leaves: the locks of the other stay, and nobody else gets its queues")
+    @Test("one leaves: the locks of the other stay, and no third one gets its queues")
     func leaving() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }

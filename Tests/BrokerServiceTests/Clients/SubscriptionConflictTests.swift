@@ -103,7 +103,7 @@ struct SubscriptionConflictTests {
         #expect(connections["subscriptionTable"]?["T"]?["subString"] == "A")
     }
 
-    @Test("different topics: nobody's subscription is taken away, and heartbeats cause no rebalance")
+    @Test("different topics: no client's subscription is taken away, and heartbeats cause no rebalance")
     func differentTopics() throws {
         let log = LogLines()
         let harness = try BrokerHarness(log: log)

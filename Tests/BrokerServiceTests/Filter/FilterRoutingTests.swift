@@ -80,14 +80,14 @@ struct FilterRoutingTests {
 
     /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would
     /// answer them.
-    @Test("who waits for an expression is called back, wherever it goes meanwhile and whoever is away")
+    @Test("who waits for an expression is called back, wherever it goes meanwhile and whichever worker is away")
     func waiters() {
         let workers = Workers()
         workers.connect(0, rank: 0, ["TAG", "SQL92"])
         workers.connect(1, rank: 2, ["A"])
         workers.connect(2, rank: 1, ["A"])
         let subscription = workers.link.subscription(type: "A", expression: "a")
-        // Its worker died of the plugin, and somebody asks meanwhile.
+        // Its worker died of the plugin, and a client asks meanwhile.
         workers.link.disconnect(2)
         var calls = 0
         workers.link.whenCompiled(subscription) { calls += 1 }
@@ -100,7 +100,7 @@ struct FilterRoutingTests {
             Issue.record("not compiled by the worker for plugins with a record: \(subscription.state)")
             return
         }
-        // Nobody comes back: the wait ends all the same, also of who comes later.
+        // No worker comes back: the wait ends all the same, also of who comes later.
         workers.link.disconnect(1)
         for round in 2...3 {
             workers.link.prepare(subscription)
@@ -148,7 +148,7 @@ struct FilterRoutingTests {
         #expect(workers.program("SQL92", "PLUGIN X") == nil)
         guard case .unavailable(let reason, _) = workers.link.subscription(type: "SQL92", expression: "PLUGIN X").state
         else {
-            Issue.record("served by nobody, and not said")
+            Issue.record("served by no worker, and not said")
             return
         }
         #expect(reason == "none")
@@ -188,7 +188,7 @@ struct FilterRoutingTests {
             return
         }
         workers.link.receive(.filterCompiled(request: request, result: .tagsCodes([])), from: 1)
-        #expect(subscription.mayMatch(tagsCode: 1), "an answer of somebody else's was taken")
+        #expect(subscription.mayMatch(tagsCode: 1), "an answer of another worker's was taken")
         workers.link.receive(.filterCompiled(request: request, result: .program(9)), from: 0)
         guard case .program(9) = subscription.state else {
             Issue.record("\(subscription.state)")
@@ -198,7 +198,7 @@ struct FilterRoutingTests {
         workers.link.match(subscription, program: 9, entries: [UInt8](repeating: 0, count: 20)) { verdicts.append($0) }
         workers.link.receive(.filterMatched(request: asked ?? 0, bitmap: [0]), from: 1)
         workers.link.receive(.filterFailed(request: asked ?? 0, unknownProgram: true, reason: ""), from: 1)
-        #expect(verdicts.isEmpty, "a verdict of somebody else's was taken")
+        #expect(verdicts.isEmpty, "a verdict of another worker's was taken")
         workers.link.receive(.filterMatched(request: asked ?? 0, bitmap: [1]), from: 0)
         #expect(verdicts == [[1]])
     }

@@ -69,7 +69,7 @@ extension RemotingCommand {
 private final class Player {
     let harness: BrokerHarness
     var connections: [Int: RawConnection] = [:]
-    /// Frames of our broker nobody has looked at yet.
+    /// Frames of our broker that were not looked at yet.
     var received: [Int: [RemotingCommand]] = [:]
     /// Requests whose answers come later, by connection and opaque.
     var held: [String: RemotingCommand] = [:]

@@ -41,7 +41,7 @@ struct RetentionHoldTests {
     }
 
     private static let small = [("mappedFileSizeCommitLog", "65536"), ("maxMessageSize", "32768")]
-    /// Nobody is asked for an outcome while a test lasts; the disk is looked at all the time.
+    /// No producer is asked for an outcome while a test lasts; the disk is looked at all the time.
     private static let patient = small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")]
 
     private func prepare(_ connection: RawConnection, _ key: String) throws -> (place: String, queueOffset: String) {
@@ -124,7 +124,7 @@ struct RetentionHoldTests {
         try connection.heartbeat("c", producerGroup: "PG")
         try fill(harness, connection)
         disk.usedRatio = 0.87
-        // Its file goes although it is open and nobody has been asked.
+        // Its file goes although it is open and no producer has been asked.
         try eventually("its file goes", within: .seconds(30)) {
             try harness.onLoop { broker in
                 // What has moved counts when it survives power loss.

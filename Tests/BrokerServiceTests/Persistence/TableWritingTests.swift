@@ -124,7 +124,7 @@ struct TableWritingTests {
         #expect(refused?.remark?.contains("a second") == true)
     }
 
-    // MARK: Offsets
+    // MARK: - Offsets
 
     private func commit(
         _ connection: RawConnection, _ topic: String, _ group: String, queue: String = "0", offset: String = "1"
@@ -201,7 +201,7 @@ struct TableWritingTests {
         #expect(again.topics(of: "G3") == manager.topics(of: "G3"))
     }
 
-    // MARK: Copies
+    // MARK: - Copies
 
     @Test("a large table is copied in slices; what is removed meanwhile is not in the copy, what was there before is")
     func copies() throws {
@@ -224,7 +224,7 @@ struct TableWritingTests {
         #expect(Set(copied ?? []) == Set(0..<20_000).subtracting([77]).union([-1]))
         #expect(copied?.count == 20_000)
         #expect(turns >= 20_000 / TableCopy.entriesPerSlice)
-        // A table from which somebody removes all the time is copied nevertheless.
+        // A table from which entries are removed all the time is copied nevertheless.
         copied = nil
         TableCopy.make(in: slices, table: { table }, { $0 }) { copied = $0 }
         for number in 100..<200 where copied == nil {

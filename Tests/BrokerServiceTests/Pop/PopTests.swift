@@ -23,7 +23,7 @@ import WorkerProtocol
         try body(harness, connection)
     }
 
-    @Test("a popped message is nobody else's until its time is over")
+    @Test("a popped message is no other client's until its time is over")
     func hides() throws {
         try withTopic("Hides", messages: 5) { (harness, first) throws in
             let second = try harness.connect()

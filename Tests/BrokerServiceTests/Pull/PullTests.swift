@@ -67,7 +67,7 @@ import WorkerProtocol
         #expect(NormalizedAnswer(answer, to: RemotingCommand(.pullMessage)).body.count == 1)
     }
 
-    @Test("a pull nobody wakes is answered at its deadline")
+    @Test("a pull that is not woken is answered at its deadline")
     func deadline() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }

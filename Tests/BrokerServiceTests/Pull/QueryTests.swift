@@ -28,7 +28,7 @@ import Testing
         #expect(try query("U1", from: 0, isUnique: true) == 0)
         #expect(try query("U1", from: tomorrow, isUnique: true) == 0)
         #expect(try query("U2", from: tomorrow, isUnique: true) == notFound)
-        // Whoever names an end means a window.
+        // A question that names an end means a window.
         #expect(try query("U1", from: tomorrow, to: tomorrow + 1, isUnique: true) == notFound)
         #expect(try query("order", from: 0, isUnique: false) == 0)
         #expect(try query("order", from: tomorrow, isUnique: false) == notFound)

@@ -54,7 +54,7 @@ struct ReplyMessageTests {
         #expect(try replier.consume("DefaultCluster_REPLY_TOPIC").map(\.body) == ["reply to ask"])
     }
 
-    @Test("nobody to push to: the replier learns it")
+    @Test("no client to push to: the replier learns it")
     func absent() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }

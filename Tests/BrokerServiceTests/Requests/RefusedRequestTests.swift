@@ -264,7 +264,7 @@ struct RefusedRequestTests {
             name: "pull: queue -1", source: "PullMessageProcessor", prepare: topic("T"),
             request: pulled("T", queueID: -1), code: .systemError, says: ["queueId[-1] is illegal"]),
         Row(
-            name: "pull without subscription, nobody of the group known", source: "PullMessageProcessor",
+            name: "pull without subscription, no client of the group known", source: "PullMessageProcessor",
             prepare: topic("T"), request: pulled("T", flag: "0"), code: .subscriptionNotExist,
             says: ["the consumer's group info not exist", "heartbeat"]),
         Row(

@@ -6,14 +6,14 @@ import Testing
 
 @testable import BrokerService
 
-/// Numbers that are taken and hurt later: whoever stores one of them is followed by every question a tool asks, by the
-/// broker's own scans, and by two restarts.
+/// Numbers that are taken and hurt later: a client that stores one of them is followed by every question a tool asks,
+/// by the broker's own scans, and by two restarts.
 @Suite("numbers that poison what is stored") struct StoredExtremeNumberTests {
     private static let extremes = [
         "-9223372036854775808", "9223372036854775807", "-1", "2147483647", "36028797018963968",
     ]
 
-    /// Whoever asks changes nothing.
+    /// A question changes nothing.
     private static let questions: Set<RequestCode> = [
         .getAllTopicConfig, .getAllSubscriptionGroupConfig, .getAllConsumerOffset, .getAllDelayOffset, .getBrokerConfig,
         .getBrokerRuntimeInfo, .getTopicStatsInfo, .getConsumeStats, .queryTopicConsumeByWho, .queryConsumeTimeSpan,

@@ -202,7 +202,7 @@ final class RawConnection {
         }
     }
 
-    /// The next frame, whoever it answers.
+    /// The next frame, whichever request it answers.
     func receive(timeoutMillis: Int32 = 5000) throws -> RemotingCommand {
         while true {
             if received.count >= 4 {
@@ -272,7 +272,7 @@ final class RawConnection {
         }
     }
 
-    // MARK: Shorthands
+    // MARK: - Shorthands
 
     func send(
         topic: String, queueID: Int32 = 0, body: String = "hello", properties: String = "", group: String = "P",

@@ -29,7 +29,7 @@ import Testing
         StoreFindings(report).concerning([target]).filter { $0.weight == .decide }
     }
 
-    // MARK: Golden stores
+    // MARK: - Golden stores
 
     /// What the manifest of the recording says was sent, and mqadmin's consumerProgress after it.
     static let sent: [String: Int64] = [
@@ -106,7 +106,7 @@ import Testing
         #expect(try state(folder) == before)
     }
 
-    // MARK: What is no store, or one that is open
+    // MARK: - What is no store, or one that is open
 
     private func refusal(_ folder: String, commitLog: String? = nil) -> String? {
         do {
@@ -141,7 +141,7 @@ import Testing
         try FileManager.default.removeItem(at: harness.folder)
     }
 
-    // MARK: Damage
+    // MARK: - Damage
 
     /// The decisions after something was done to the clean golden store.
     private func after(_ change: (URL) throws -> Void) throws -> (report: StoreReport, decisions: [StoreFinding]) {
@@ -287,7 +287,7 @@ import Testing
         return count
     }
 
-    // MARK: Parts only RocketMQ has
+    // MARK: - Parts only RocketMQ has
 
     private func write(_ text: String, _ folder: URL, _ name: String) throws {
         let file = folder.appendingPathComponent(name)

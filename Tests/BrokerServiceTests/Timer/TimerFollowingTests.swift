@@ -7,7 +7,7 @@ import TestTools
 import Testing
 import WorkerProtocol
 
-@Suite("timer messages in a folder somebody else wrote")
+@Suite("timer messages in a folder that another program wrote")
 struct TimerFollowingTests {
     @Test("without notes of ours, what was due long before the log's last message counts as delivered, the rest comes")
     func takenOver() throws {

@@ -160,7 +160,7 @@ struct TransactionTests {
         #expect(try connection.consume("TX", queueID: 1).count == 1)
     }
 
-    @Test("no producer there: nobody is asked, nothing is counted; the first that connects is asked at once")
+    @Test("no producer there: none is asked, nothing is counted; the first that connects is asked at once")
     func absentProducer() throws {
         let harness = try BrokerHarness(Self.settings)
         defer { try? harness.end() }
@@ -269,7 +269,7 @@ struct TransactionTests {
         defer { try? third.end() }
         let last = try producer(third)
         while asked["asked"]?.last != "3" || asked["immune"]?.last != "3" { try take(last) }
-        // A check of a broker that is about to be killed may reach nobody; none is counted anew.
+        // A check of a broker that is about to be killed may reach no producer; none is counted anew.
         for times in asked.values {
             #expect(times.first == "1" && times == Array(Set(times)).sorted(), "\(asked)")
         }
@@ -347,7 +347,7 @@ struct TransactionTests {
         #expect(check.extFields["msgId"] == "open")
     }
 
-    @Test("a kill between the two records of a commit: the message stays delivered, nobody is asked")
+    @Test("a kill between the two records of a commit: the message stays delivered, no producer is asked")
     func tornCommit() throws {
         let harness = try BrokerHarness([("transactionTimeOut", "60000")])
         defer { try? harness.end() }

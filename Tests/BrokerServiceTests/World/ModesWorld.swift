@@ -36,8 +36,8 @@ final class ModesWorld {
         var pending: (number: Int32, poll: Int64)?
         /// It does nothing until then, steady milliseconds.
         var standsStillUntil: Int64 = 0
-        /// When the broker heard of it last (an answer is nothing it hears), steady milliseconds, and for how long it must
-        /// believe it is there.
+        /// When the broker heard of it last (an answer is nothing it hears), steady milliseconds, and for how long it
+        /// must believe it is there.
         var heard: Int64 = 0
         var patience: Int64 = 5000
         /// Its last heartbeat, steady milliseconds.
@@ -221,7 +221,7 @@ final class ModesWorld {
 
     private static func name(_ text: String) -> String { String(text.prefix { $0 != "." }) }
 
-    /// An operator edits a message or deletes it, whoever has it: refused if somebody does.
+    /// An operator edits a message or deletes it: refused if a client has it.
     func edit() async throws {
         guard let name = messages.keys.sorted().randomElement(using: &random), let message = messages[name] else {
             return
@@ -246,7 +246,7 @@ final class ModesWorld {
             try await collect()
             expect(
                 message.isFinished || messages[name]?.deliveries != 0,
-                "\(name), which nobody has had, is not edited: \(answer.remark ?? "")")
+                "\(name), which no client has had, is not edited: \(answer.remark ?? "")")
         }
     }
 
@@ -533,8 +533,8 @@ final class ModesWorld {
         try await judgeWaits()
     }
 
-    /// While a consumer waits nothing that can be had lies about; with one consumer for a queue, not longer than the one
-    /// that the broker says has it must be believed to be there.
+    /// While a consumer waits nothing that can be had lies about; with one consumer for a queue, not longer than the
+    /// one that the broker says has it must be believed to be there.
     private func judgeWaits() async throws {
         let steady = clock.steady
         guard steady >= promptFrom, consumers.contains(where: { $0.pending != nil }) else {
@@ -695,7 +695,7 @@ final class ModesWorld {
         }
     }
 
-    /// What nobody reported as failed, but ran out of time too often, is given up as well.
+    /// What was not reported as failed, but ran out of time too often, is given up as well.
     func readDeadLetters() async throws {
         guard messages.values.contains(where: { $0.deliveries > Self.retryCount && !$0.isFinished }) else { return }
         for letter in try await producer.pull("%DLQ%" + Self.group, from: lettersRead) {
@@ -717,7 +717,7 @@ final class ModesWorld {
     static let lanes: [[UInt64]] = {
         let environment = ProcessInfo.processInfo.environment
         if let seed = environment["APUS_SEED"].flatMap({ UInt64($0) }) { return [[seed]] }
-        // The suite plays the same worlds each time: a new finding belongs to whoever looks for one.
+        // The suite plays the same worlds each time: a new finding belongs to a run that looks for one.
         let wanted = environment["APUS_MODE_SEEDS"].flatMap { UInt64($0) }
         let count = wanted ?? lanesMax
         let first = wanted == nil ? 20_261_130 : UInt64(Date().timeIntervalSince1970 * 1000)

@@ -12,7 +12,7 @@ import TestTools
 /// plain model beside it says what must be true after every step.
 ///
 /// The files of the log are small, and by the world's time old as soon as they are full (files have the machine's time,
-/// which is behind): what nobody holds is deleted within seconds.
+/// which is behind): what is not held is deleted within seconds.
 final class TimeWorld {
     static let levels: [Int64] = [1000, 5000, 30_000, 3_600_000]
     static let timeout: Int64 = 6000
@@ -66,7 +66,7 @@ final class TimeWorld {
     private var transactions: [String: Transaction] = [:]
     private var delivered: [String: Int64] = [:]
     private var readTo: Int64 = 0
-    /// Whoever was asked since was asked after this.
+    /// A producer that was asked since was asked after this.
     private var lastAnswers: Int64 = 0
     private var locks: [Int: (client: String, at: Int64)] = [:]
     private(set) var wrong: [String] = []
@@ -108,7 +108,7 @@ final class TimeWorld {
             + "\(transactions.count) transactions (\(lost) put aside), \(deletedLog) bytes of log deleted"
     }
 
-    // MARK: Steps
+    // MARK: - Steps
 
     func step() async throws {
         switch below(100) {
@@ -280,7 +280,7 @@ final class TimeWorld {
         try await advance(millis)
     }
 
-    /// Producers answer between pieces: nobody waits half a minute with that.
+    /// Producers answer between pieces: none waits half a minute with that.
     private func advance(_ millis: Int64) async throws {
         var left = millis
         while left > 0 {
@@ -327,7 +327,7 @@ final class TimeWorld {
         for _ in 0..<count { try await addProducer() }
     }
 
-    // MARK: What must be true
+    // MARK: - What must be true
 
     private func look() async throws {
         await broker.settle()
@@ -356,7 +356,7 @@ final class TimeWorld {
 
     private func answer(_ request: RemotingCommand, _ producer: SimulatedClient) async throws {
         let id = request.extFields["msgId"] ?? "?"
-        guard var known = transactions[id] else { return violate("a check of \(id), which nobody prepared") }
+        guard var known = transactions[id] else { return violate("a check of \(id), which was never prepared") }
         if known.outcome != nil { violate("a check of \(id), which ended with \(known.outcome ?? 0)") }
         if clock.now < known.notBefore { violate("\(id) is asked for \(known.notBefore - clock.now) ms early") }
         known.checks += 1
@@ -365,7 +365,7 @@ final class TimeWorld {
         known.place = try request.integer("commitLogOffset")
         known.queueOffset = try request.integer("tranStateTableOffset")
         transactions[id] = known
-        // The broker may have ended the connection right after asking: then nobody hears what is said.
+        // The broker may have ended the connection right after asking: then what is said is not heard.
         guard let says = known.says, producer.isOpen else { return }
         try await producer.oneway(
             .endTransaction,

@@ -130,7 +130,7 @@ final class LedgerLoad: Sendable {
         return bytes
     }
 
-    // MARK: Reading
+    // MARK: - Reading
 
     /// Reads every queue to its end, from where the last reading ended or from its beginning, and compares: no hole,
     /// nothing changed, everything acknowledged by then in its place. Returns what is wrong.

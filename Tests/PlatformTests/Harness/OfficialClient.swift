@@ -135,7 +135,7 @@ enum OfficialClient {
         }
 
         /// Ends it where any end will do. Its shutdown under traffic has been seen to abort, rarely, by an exception of
-        /// its own that nobody in it takes: then it has left without its last offsets.
+        /// its own that no member takes: then it has left without its last offsets.
         func leave() async throws {
             do {
                 try await stop()

@@ -18,7 +18,7 @@ final class Oracle: Sendable {
         var mustStop = false
     }
 
-    /// What the senders share with whoever started them. They must not hold the oracle itself: a test that failed
+    /// What the senders share with the test that started them. They must not hold the oracle itself: a test that failed
     /// half-way lets go of it, and then they must end, or they would hammer the ports of the tests that follow.
     private final class Ledger: Sendable {
         let memory = Mutex(Memory())

@@ -6,8 +6,8 @@ import RemotingTransport
 import StoreFormat
 import Synchronization
 
-/// Clients that pop and acknowledge, and what they saw, for a judge: a popped message is nobody else's until its time is
-/// over, and one whose acknowledgement was confirmed in time never comes again, whatever is killed meanwhile.
+/// Clients that pop and acknowledge, and what they saw, for a judge: a popped message is no other client's until its
+/// time is over, and one whose acknowledgement was confirmed in time never comes again, whatever is killed meanwhile.
 final class PopLoad: Sendable {
     /// A message as one client got it.
     struct Delivery: Sendable {

@@ -67,7 +67,7 @@ final class SmallDisk: Sendable {
 
     func free() throws { try FileManager.default.removeItem(atPath: filler) }
 
-    /// Bytes nobody has taken.
+    /// Bytes that are free.
     var available: Int {
         var space = statvfs()
         return statvfs(outside(mountPoint), &space) == 0 ? Int(space.f_bavail) * Int(space.f_frsize) : -1

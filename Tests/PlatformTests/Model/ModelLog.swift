@@ -33,7 +33,7 @@ final class ModelLog {
                 client, topic: topic, queue: Int(queue), from: cursors[cursor] ?? 0, demandsSuccess: true)
             for message in try reading.bodies.flatMap({ try MessageExt.decodeAll($0) }) {
                 guard let id = ModelOracle.id(of: message) else {
-                    throw ScenarioFailure("\(cursor) holds at \(message.queueOffset) what nobody sent")
+                    throw ScenarioFailure("\(cursor) holds at \(message.queueOffset) what was never sent")
                 }
                 copies[topic, default: [:]][id, default: []].append(
                     Copy(

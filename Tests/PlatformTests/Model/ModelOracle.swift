@@ -97,7 +97,7 @@ final class ModelOracle: ModelConsumerObserver {
         }
     }
 
-    // MARK: Sending
+    // MARK: - Sending
 
     func body(_ id: Int) -> [UInt8] {
         var random = ModelRandom(seed &+ UInt64(id))
@@ -150,7 +150,7 @@ final class ModelOracle: ModelConsumerObserver {
         }
     }
 
-    // MARK: Consuming
+    // MARK: - Consuming
 
     func consume(_ delivery: ModelDelivery) async -> Bool {
         let (isDone, millis) = begin(delivery)
@@ -167,7 +167,7 @@ final class ModelOracle: ModelConsumerObserver {
             guard let group = ModelPlan.group(delivery.group), let id = Self.id(of: message),
                 let attempt = memory.attempts[id]
             else {
-                violate(&memory, "\(name): a message nobody sent")
+                violate(&memory, "\(name): a message that was never sent")
                 return (true, 0)
             }
             look(&memory, delivery, attempt, group, "\(name), message \(id) (\(attempt.kind.rawValue))", now)
@@ -268,7 +268,7 @@ final class ModelOracle: ModelConsumerObserver {
 
     func owns(member: String, group: String, queues: Set<MessageQueue>) {}
 
-    // MARK: Offsets
+    // MARK: - Offsets
 
     func committing(group: String, queue: MessageQueue, offset: Int64) {
         let now = ModelClock.nowMillis
@@ -279,7 +279,7 @@ final class ModelOracle: ModelConsumerObserver {
         }
     }
 
-    /// Somebody committed this very offset since then.
+    /// A client committed this very offset since then.
     func wasCommitted(_ place: String, offset: Int64, since: Int64) -> Bool {
         memory.withLock { memory in
             memory.commits[place]?.contains { $0.offset == offset && $0.at >= since } ?? false

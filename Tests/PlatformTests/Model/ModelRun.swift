@@ -36,7 +36,7 @@ actor ModelRun {
 
     private static func port(of address: String) -> Int { Int(address.split(separator: ":").last ?? "") ?? 0 }
 
-    // MARK: The whole of it
+    // MARK: - The whole of it
 
     func run() async throws {
         try await prepare()
@@ -102,7 +102,7 @@ actor ModelRun {
 
     private func note(_ words: String) { events.append(words) }
 
-    // MARK: Producers
+    // MARK: - Producers
 
     private func send(_ number: Int) async {
         let oracle = oracle
@@ -266,7 +266,7 @@ actor ModelRun {
                 attempt.topic, queue: queue, body: attempt.body, properties: properties, end: end))
     }
 
-    // MARK: Members
+    // MARK: - Members
 
     private func join(_ group: ModelPlan.Group) async {
         nextMember += 1
@@ -283,7 +283,7 @@ actor ModelRun {
         return members[group.name]?.remove(at: random.below(count)).consumer
     }
 
-    // MARK: Faults
+    // MARK: - Faults
 
     private func disturb() async throws {
         var random = ModelRandom(seed)
@@ -367,9 +367,9 @@ actor ModelRun {
         oracle.disturbed()
     }
 
-    // MARK: Offsets under way
+    // MARK: - Offsets under way
 
-    /// Asks for committed offsets again and again: one may only be smaller than before after somebody committed that,
+    /// Asks for committed offsets again and again: one may only be smaller than before after a client committed that,
     /// or after a kill (they are written to disk every few seconds).
     private func watchOffsets() async {
         var random = ModelRandom(seed &+ 77)
@@ -398,7 +398,7 @@ actor ModelRun {
         await link.close()
     }
 
-    // MARK: The end
+    // MARK: - The end
 
     private func readLog() async throws {
         for topic in ModelPlan.topics { try await log.read(platform, topic: topic, queues: ModelPlan.queues) }

@@ -65,7 +65,7 @@ struct ModelVerdict {
         for topic in ModelPlan.topics {
             for (id, copies) in log.copies[topic] ?? [:] {
                 guard let attempt = attempts[id] else {
-                    found.append("\(topic) holds message \(id), which nobody sent")
+                    found.append("\(topic) holds message \(id), which was never sent")
                     continue
                 }
                 found += contradictions(attempt, copies, topic)
@@ -124,7 +124,7 @@ struct ModelVerdict {
         for (id, copies) in log.copies["%DLQ%" + group.name] ?? [:] {
             let name = "dead letter \(id) of \(group.name)"
             guard let attempt = attempts[id] else {
-                found.append("\(name): nobody sent it")
+                found.append("\(name): it was never sent")
                 continue
             }
             if ModelPlan.failures(oracle.seed, group: group, id: id) <= group.maxRetries {

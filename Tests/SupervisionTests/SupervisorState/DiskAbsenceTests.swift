@@ -14,7 +14,7 @@ import WorkerProtocol
         return driver.handle(.exited(Self.second, .code(1)))
     }
 
-    /// Its worker and the one that shares its disk go, its ports refuse; nobody else is touched.
+    /// Its worker and the one that shares its disk go, its ports refuse; no other worker is touched.
     @Test func diskThatGoesAwayTakesDownItsWorkersOnly() {
         var driver = Driver.running(Self.two)
         #expect(
@@ -41,7 +41,7 @@ import WorkerProtocol
         }
         #expect(tries == 10)
         _ = driver.pass(6_000)
-        // Back: with it the one that shares the disk, and links to everybody.
+        // Back: with it the one that shares the disk, and links to all.
         let actions = driver.ready(Self.second)
         #expect(actions.contains(.spawn(Self.secondReplication)))
         #expect(actions.contains(.introduce(WorkerPair(a: Self.second, b: Self.secondReplication))))

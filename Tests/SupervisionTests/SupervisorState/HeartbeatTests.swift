@@ -22,7 +22,7 @@ import WorkerProtocol
         #expect(driver.state.worker(broker)?.status == "")
     }
 
-    /// The supervisor itself, or the machine, was asleep for an hour: nobody else hangs.
+    /// The supervisor itself, or the machine, was asleep for an hour: no worker hangs.
     @Test func ourOwnSleepBlamesNobody() {
         var driver = Driver.running()
         _ = driver.pass(1_000, silent: Set(everyone))

@@ -19,7 +19,7 @@ import WorkerProtocol
             ])
     }
 
-    /// No link to somebody who is not there: it comes with that one's own restart.
+    /// No link to a worker that is not there: it comes with that one's own restart.
     @Test func noLinkToADeadPeer() {
         var driver = Driver.running()
         for _ in 0..<2 { _ = driver.killed(replication) }

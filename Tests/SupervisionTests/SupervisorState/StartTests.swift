@@ -19,7 +19,7 @@ import WorkerProtocol
         _ = driver.handle(.start)
         for worker in [filter, broker, nameserver] { #expect(driver.ready(worker) == []) }
         #expect(driver.ready(replication) == [.ready])
-        // Never again, whoever is restarted.
+        // Never again, whichever worker is restarted.
         _ = driver.killed(broker)
         #expect(driver.ready(broker) == [])
     }

@@ -4,7 +4,7 @@ import TestTools
 import Testing
 import WorkerProtocol
 
-/// Random events in random order: nothing traps, a stop always ends, and nobody is launched twice.
+/// Random events in random order: nothing traps, a stop always ends, and no worker is launched twice.
 @Suite struct SupervisorFuzzTests {
     @Test(arguments: 0..<200) func anyOrderOfEvents(seed: UInt64) {
         var random = SplitMix(state: seed)

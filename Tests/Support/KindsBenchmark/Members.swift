@@ -137,7 +137,7 @@ struct Members {
         asker.closeNow()
     }
 
-    // MARK: Rebalancing
+    // MARK: - Rebalancing
 
     private final class Owners: ModelConsumerObserver {
         private let table = Mutex<[String: Set<MessageQueue>]>([:])

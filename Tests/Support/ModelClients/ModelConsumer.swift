@@ -140,7 +140,7 @@ package actor ModelConsumer {
         }
     }
 
-    // MARK: Ending
+    // MARK: - Ending
 
     /// The process dies: no server is notified.
     package func crash() async {
@@ -169,7 +169,7 @@ package actor ModelConsumer {
     /// The connection breaks; the client goes on.
     package func disconnect() async { await link.disconnect() }
 
-    // MARK: The client's own threads, in one
+    // MARK: - The client's own threads, in one
 
     private func work(_ event: Event) async {
         do {
@@ -214,7 +214,7 @@ package actor ModelConsumer {
         guard reply.code == 0 else { throw ModelError("heartbeat: \(reply.code) \(reply.remark ?? "")") }
     }
 
-    // MARK: Rebalancing
+    // MARK: - Rebalancing
 
     private func rebalance() async throws {
         let before = Set(owned.keys)
@@ -281,7 +281,8 @@ package actor ModelConsumer {
 
     /// The queue is no longer ours.
     private func give(back queue: Owned) async {
-        // What is being worked on is not waited for, but an orderly queue is handed on only when nobody works on it.
+        // What is being worked on is not waited for, but an orderly queue is handed on only when no handler works on
+        // it.
         if settings.mode == .orderly {
             while !queue.inWork.isEmpty { try? await Task.sleep(for: .milliseconds(1)) }
         }
@@ -292,7 +293,7 @@ package actor ModelConsumer {
         _ = try? await link.invoke(lockRequest([queue.queue]).command(.unlockBatchMQ))
     }
 
-    // MARK: Locks
+    // MARK: - Locks
 
     private func lockRequest(_ queues: [MessageQueue]) -> LockRequest {
         LockRequest(group: settings.group, clientID: settings.clientID, queues: queues.map { .init($0) })
@@ -332,7 +333,7 @@ package actor ModelConsumer {
         }
     }
 
-    // MARK: Pulling
+    // MARK: - Pulling
 
     private func pull(_ queue: Owned) async {
         while isRunning, !queue.isDropped {
@@ -406,7 +407,7 @@ package actor ModelConsumer {
             generation: await link.generation)
     }
 
-    // MARK: Consuming
+    // MARK: - Consuming
 
     private func consume(_ message: MessageExt, _ queue: Owned) async {
         guard !queue.isDropped else { return }
@@ -456,7 +457,7 @@ package actor ModelConsumer {
         }
     }
 
-    // MARK: Offsets
+    // MARK: - Offsets
 
     private func persist(_ queue: Owned) async {
         guard settings.mode != .broadcast, queue.done > queue.committed else { return }

@@ -115,7 +115,7 @@ package final class StoreJudge {
         bytes.withUnsafeBytes { raw in raw[min(start, raw.count)...].allSatisfy { $0 == 0 } }
     }
 
-    // MARK: The log
+    // MARK: - The log
 
     private func judgeLog() {
         let size = rules.mappedFileSizeCommitLog
@@ -203,7 +203,7 @@ package final class StoreJudge {
         }
     }
 
-    // MARK: Queues
+    // MARK: - Queues
 
     private func judgeQueues() {
         for topic in names(in: "consumequeue") where !topic.hasPrefix(".") {
@@ -287,7 +287,7 @@ package final class StoreJudge {
         }
     }
 
-    // MARK: Sums
+    // MARK: - Sums
 
     /// Apus's own: what is there must be the CRC-32 of the record that begins in these 64 bytes.
     private func judgeSums() {
@@ -322,7 +322,7 @@ package final class StoreJudge {
         }
     }
 
-    // MARK: Index
+    // MARK: - Index
 
     /// The hash an entry keeps: that of `topic#key` without its sign (`IndexFile.indexKeyHashMethod`).
     package static func indexHash(topic: String, key: String) -> Int {
@@ -427,7 +427,7 @@ package final class StoreJudge {
         }
     }
 
-    // MARK: Small files
+    // MARK: - Small files
 
     private func judgeSmallFiles() {
         if rules.isClean, files["abort"] != nil { object("abort is there after a clean stop") }

@@ -1,7 +1,7 @@
 package import Foundation
 
-/// Folders of tests that are gone when the test process is: also when whoever made one was still referenced then, or
-/// was in an exit test's child, which ends without cleaning up.
+/// Folders of tests that are gone when the test process is: also when the object that made one was still referenced
+/// then, or was in an exit test's child, which ends without cleaning up.
 package enum TestFolder {
     private static let removesAtExit: Void = {
         atexit { TestFolder.removeAll() }

@@ -2,7 +2,8 @@
 package struct SplitMix: RandomNumberGenerator {
     private var state: UInt64
 
-    /// - Parameter state: the seed; printed by whoever takes it from the clock, so that a failure can be had again.
+    /// - Parameter state: the seed; printed by the test that takes it from the clock, so that a failure can be had
+    ///   again.
     package init(state: UInt64) { self.state = state }
 
     package mutating func next() -> UInt64 {
