@@ -152,7 +152,7 @@ struct ValueTests {
                 #expect(list.lowest() == open.keys.min() && list.earliest <= open.values.min() ?? 0, "\(what)")
                 var deadlines: [Int64] = []
                 while let run = list.expireFirst(at: .max - 1) { deadlines.append(run.deadline) }
-                #expect(deadlines.count == starts.count, "\(what)")
+                #expect(deadlines.count == starts.count && deadlines == deadlines.sorted(), "\(what)")
                 for offset in open.keys.sorted() { try Self.finish(offset, in: &list, &open) }
                 #expect(list.isEmpty && list.lowest() == nil, "\(what)")
             }

@@ -215,8 +215,8 @@ struct RunList {
                     second = run.deadline
                 }
             }
-            guard first <= time, first != Run.due else {
-                // Its earliest run was finished meanwhile.
+            guard first == chunk.heapKey else {
+                // Its earliest run was finished meanwhile: another chunk's may be earlier than what is left.
                 byDeadline.setKey(first, of: chunk)
                 continue
             }
