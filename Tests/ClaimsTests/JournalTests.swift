@@ -286,6 +286,37 @@ struct JournalTests {
         #expect(machine.table().floor == 0 && machine.table().next == 0 && machine.table().open == nil)
     }
 
+    @Test("a client that gives a message back and prolongs it in turns costs no attempts below 0, and no claims")
+    func attemptsBelowZero() throws {
+        var machine = try Machine()
+        let handles = machine.store.pop(machine.table(), new: [0, 1], machine.clock)
+        #expect(machine.table().acknowledge(1, popTime: handles[1] ?? 0) == .finished)
+        var popTime = try #require(handles[0])
+        for _ in 0..<3 {
+            machine.table().abandon([0], at: machine.clock.now)
+            #expect(machine.table().due(limit: 9).map(\.attempts) == [0])
+            popTime = try #require(
+                machine.table().change(0, popTime: popTime, invisible: 60_000, at: machine.clock.now))
+        }
+        try machine.store.commitTick()
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.store.close()
+        try machine.restart()
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        #expect(machine.table().state(of: 0, at: machine.clock.now).attempts == 0 && machine.book.lines.isEmpty)
+        // A former version may have written a negative number.
+        var single = try #require(machine.table().inHand(0))
+        single.attempt = -3
+        machine.table().open?.singles.set(0, to: single)
+        let disk = SimulatedDisk()
+        _ = try SnapshotFile.write(machine.store.registry, 1, machine.clock.wall, "/store/popState", disk)
+        try machine.restart(on: disk)
+        #expect(machine.table().claimedCount == 1 && machine.book.lines.isEmpty, "\(machine.book.lines)")
+        #expect(machine.table().state(of: 0, at: machine.clock.now).attempts == 0)
+    }
+
     @Test("a refused write is tried again with the same bytes")
     func refused() throws {
         var machine = try Machine()

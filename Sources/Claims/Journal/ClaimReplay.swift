@@ -148,7 +148,7 @@ struct ClaimReplay {
         table.put(
             offset,
             Single(
-                popTime: single.popTime, deadline: wall, attempt: single.attempt -| 1, invisible: 0,
+                popTime: single.popTime, deadline: wall, attempt: max(0, single.attempt -| 1), invisible: 0,
                 client: single.client))
         table.settle()
     }
@@ -201,13 +201,14 @@ struct ClaimReplay {
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
         let invisible = try entries.invisible()
-        guard let attempt = Int32(exactly: try entries.signed()), attempt >= 0, offset >= 0, offset < table.next,
+        guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
             table.inHand(offset) == nil
         else { throw JournalDamage("a claim is none") }
+        // Negative attempts, which former versions wrote, are none. All claims would be lost with the snapshot.
         table.put(
             offset,
             Single(
-                popTime: popTime, deadline: deadline, attempt: attempt, invisible: UInt32(invisible),
+                popTime: popTime, deadline: deadline, attempt: max(0, attempt), invisible: UInt32(invisible),
                 client: try entries.number32(), hasFailed: flags & EntryKind.plain != 0))
     }
 
