@@ -77,7 +77,9 @@ struct ClaimReplay {
 
     private mutating func client(_ entries: inout EntryReader) throws(JournalDamage) {
         let number = try entries.number32()
-        guard number > 0, number < .max, let name = String(validating: try entries.block(), as: UTF8.self) else {
+        guard number > 0, number < ClaimFile.entryNumberLimit,
+            let name = String(validating: try entries.block(), as: UTF8.self)
+        else {
             throw JournalDamage("a client has no name or number")
         }
         registry.clients.define(number, name)
@@ -92,7 +94,7 @@ struct ClaimReplay {
             let queueID = Int32(exactly: try entries.signed()), queueID >= 0
         else { throw JournalDamage("a table has no group, topic or queue") }
         let offset = try entries.signed()
-        guard number > 0, number < .max, offset >= 0, registry.byNumber[number] == nil,
+        guard number > 0, number < ClaimFile.entryNumberLimit, offset >= 0, registry.byNumber[number] == nil,
             registry.table(ClaimRegistry.Key(group: group, topic: topic), queueID) == nil
         else { throw JournalDamage("a table is there already") }
         let table = registry.makeTable(
@@ -185,7 +187,9 @@ struct ClaimReplay {
     private func run(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
         let start = try offset(table, &entries)
         guard let bits = UInt32(exactly: try entries.number()), bits != 0, start >= 0,
-            start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1
+            start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1,
+            // Runs come first: a message is in one of both.
+            table.open?.singles.isEmpty != false
         else { throw JournalDamage("a run is none") }
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
