@@ -79,9 +79,7 @@ struct ClaimReplay {
         let number = try entries.number32()
         guard number > 0, number < ClaimFile.entryNumberLimit,
             let name = String(validating: try entries.block(), as: UTF8.self)
-        else {
-            throw JournalDamage("a client has no name or number")
-        }
+        else { throw JournalDamage("a client has no name or number") }
         registry.clients.define(number, name)
         clients.insert(number)
     }
