@@ -110,7 +110,7 @@ final class TimerMessageStore {
 
     /// A time out of a record, which no checksum covers, as one buckets can be counted in. It is not before 1970, and
     /// not so late that adding to it overflows.
-    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
+    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), TimerFrame.dueMax) }
 
     private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
 

@@ -35,17 +35,20 @@ struct HalfMessage: Equatable {
     /// different transactions may look alike.
     var likeness: Int?
 
-    init(_ record: CommitLogRecordView) {
-        queueOffset = record.queueOffset.rawValue
+    /// - Parameter place: its offset by the queue that led to it; nil to believe the record, whose number no checksum
+    ///   covers.
+    init(_ record: CommitLogRecordView, at place: Int64? = nil) {
+        queueOffset = place ?? record.queueOffset.rawValue
         physicalOffset = record.physicalOffset.rawValue
         size = Int32(truncatingIfNeeded: record.totalSize)
         storeTimestamp = record.storeTimestamp
-        checks = record.property(Self.checkTimes).flatMap(TimerProperties.integer).map(Int.init) ?? 0
+        let asked = record.property(Self.checkTimes).flatMap(TimerProperties.integer) ?? 0
+        checks = Int(min(max(0, asked), Int64(Int32.max)))
         immunity = record.property(Self.checkImmunityTime).flatMap(TimerProperties.integer)
             .flatMap { $0 >= 0 && $0 < 1 << 40 ? $0 * 1000 : nil }
         preparedQueueOffset = record.property(Self.preparedQueueOffset).flatMap(TimerProperties.integer)
         let first = record.property(Self.firstQueueOffset).flatMap(TimerProperties.integer) ?? preparedQueueOffset
-        origin = first ?? record.queueOffset.rawValue
+        origin = first ?? queueOffset
         let isOriginal = checks == 0 && record.topic.matches(KnownTopic.half)
         isOriginKnown = first != nil || isOriginal
         likeness = Self.likeness(record)

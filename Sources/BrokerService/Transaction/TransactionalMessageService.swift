@@ -234,9 +234,10 @@ final class TransactionalMessageService {
                 open?.skipped(offset)
                 return
             }
-            var half = HalfMessage(record)
+            var half = HalfMessage(record, at: offset)
             // They are kept in the order of the log.
-            if record.isEdit, let queue = self.half, let place = storage.store.firstPlace(queue, at: record.queueOffset)
+            if record.isEdit, let queue = self.half,
+                let place = storage.store.firstPlace(queue, at: QueueOffset(offset))
             {
                 half.physicalOffset = place.rawValue
             }
