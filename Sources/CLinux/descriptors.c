@@ -95,12 +95,14 @@ ssize_t apus_receive_descriptors(int socket, void *bytes, size_t capacity, int *
     struct msghdr message = {
         .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     size_t room = *count, got = 0;
-    bool cut;
+    int failure = 0;
     *count = 0;
     ssize_t received;
     while ((received = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR) {}
     if (received < 0) return -errno;
-    cut = message.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
+    // There is room for as many as a message carries: the kernel leaves some out when there are no free ones.
+    if (message.msg_flags & MSG_CTRUNC) failure = EMFILE;
+    if (message.msg_flags & MSG_TRUNC) failure = EMSGSIZE;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
         size_t here = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -111,13 +113,13 @@ ssize_t apus_receive_descriptors(int socket, void *bytes, size_t capacity, int *
                 descriptors[got++] = fd;
             } else {
                 close(fd);
-                cut = true;
+                failure = EMSGSIZE;
             }
         }
     }
-    if (cut) {
+    if (failure) {
         while (got > 0) close(descriptors[--got]);
-        return -EMSGSIZE;
+        return -failure;
     }
     *count = got;
     return received;

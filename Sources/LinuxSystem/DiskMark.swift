@@ -8,6 +8,8 @@ package struct DiskMark: Hashable, Sendable {
     /// In the disk's top folder.
     package static let fileName = ".apus-disk"
     private static let bytesMax = 4096
+    /// The numbers brokers of `disks` have. Ports and names are made of them: any other number is a slip of a hand.
+    package static let slots = 0...9999
 
     /// 32 hexadecimal digits.
     package var identity: String
@@ -37,12 +39,20 @@ package struct DiskMark: Hashable, Sendable {
     /// nil when it is not such a file.
     package init?(parsing text: String) {
         var fields: [Substring: Substring] = [:]
-        for line in text.split(separator: "\n") {
+        for line in text.split(whereSeparator: \.isNewline) {
             let pair = line.split(separator: "=", maxSplits: 1)
             if pair.count == 2 { fields[pair[0]] = pair[1] }
         }
         guard let identity = fields["id"], let name = fields["brokerName"] else { return nil }
-        self.init(identity: String(identity), slot: fields["slot"].flatMap { Int($0) }, brokerName: String(name))
+        let slot = fields["slot"].map { DiskMark.slot($0) }
+        // A number that is none is not the same as no number: the disk would become another broker's.
+        if case .some(nil) = slot { return nil }
+        self.init(identity: String(identity), slot: slot ?? nil, brokerName: String(name))
+    }
+
+    /// nil when the text is none of `slots`.
+    package static func slot(_ text: some StringProtocol) -> Int? {
+        Int(text).flatMap { slots.contains($0) ? $0 : nil }
     }
 
     /// The mark in `folder`, nil when there is none. A file that is no mark is an EUCLEAN error.

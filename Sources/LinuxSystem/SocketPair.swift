@@ -47,19 +47,33 @@ package enum DescriptorPassing {
     }
 
     /// Receives one message into `buffer`. nil: the other side closed. Received descriptors are the caller's to close.
+    ///
+    /// A message whose descriptors find no free ones comes without them: it is looked at first and taken off the socket
+    /// when its descriptors are there, because the kernel drops those that it cannot pass on.
+    /// - Parameter makeRoom: asked for a free descriptor, over and over, while there are not enough; false: there will
+    ///   be none.
     /// - Throws: EAGAIN (only with `wait` false) when there is no message; ECONNRESET when the other side has ended.
     package static func receive(
-        into buffer: UnsafeMutableRawBufferPointer, from socket: Int32, wait: Bool
+        into buffer: UnsafeMutableRawBufferPointer, from socket: Int32, wait: Bool,
+        makeRoom: () -> Bool = { false }
     ) throws(SystemError) -> (count: Int, descriptors: [Int32])? {
         guard let base = buffer.baseAddress else { preconditionFailure("no buffer to receive into") }
-        let flags = wait ? 0 : Int32(MSG_DONTWAIT)
+        let peek = Int32(MSG_PEEK) | (wait ? 0 : Int32(MSG_DONTWAIT))
         var received = 0
         var descriptorCount = 0
         let descriptors = [Int32](unsafeUninitializedCapacity: descriptorsMax) { slots, initialized in
             guard let first = slots.baseAddress else { return }
             descriptorCount = descriptorsMax
-            received = apus_receive_descriptors(socket, base, buffer.count, first, &descriptorCount, flags)
+            repeat {
+                descriptorCount = descriptorsMax
+                received = apus_receive_descriptors(socket, base, buffer.count, first, &descriptorCount, peek)
+            } while received == -Int(EMFILE) && makeRoom()
             initialized = received >= 0 ? descriptorCount : 0
+        }
+        // Off the socket, which it still lies in: what came with it has been copied, or is given up.
+        if received > 0 || received == -Int(EMFILE) || received == -Int(EMSGSIZE) {
+            let taken = recv(socket, base, buffer.count, Int32(MSG_DONTWAIT))
+            if received == -Int(EMFILE) { received = taken }
         }
         let count = try check(received, "recvmsg", "control channel")
         if count == 0 && descriptors.isEmpty { return nil }

@@ -55,15 +55,28 @@ package struct DiskRegister: Hashable, Sendable {
             guard isReadOnly, error.errno == EACCES else { throw ConfigurationError("\(error)") }
             text = nil
         }
-        for (number, line) in (text ?? "").split(separator: "\n").enumerated() {
+        let lines = (text ?? "").split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+        for (number, line) in lines.enumerated() where !line.isEmpty {
             let parts = line.split(separator: " ", maxSplits: 4).map(String.init)
-            guard parts.count == 5, parts[0] == "-" || Int(parts[0]) != nil else {
+            let slot = parts.first.flatMap { DiskMark.slot($0) }
+            guard parts.count == 5, parts[0] == "-" || slot != nil else {
+                let slots = "\(DiskMark.slots.lowerBound) to \(DiskMark.slots.upperBound)"
                 throw ConfigurationError(
-                    "\(file) line \(number + 1) is not SLOT ID STATE BROKERNAME PATH: correct or remove it")
+                    """
+                    \(file) line \(number + 1) is not SLOT ID STATE BROKERNAME PATH, with - or \(slots) as SLOT: \
+                    correct or remove it
+                    """)
+            }
+            if let slot, let other = entries.first(where: { $0.slot == slot }) {
+                throw ConfigurationError(
+                    """
+                    \(file) line \(number + 1) gives the disk at \(parts[4]) number \(slot), which the one at \
+                    \(other.path) has: correct or remove one of the lines
+                    """)
             }
             entries.append(
                 Entry(
-                    slot: Int(parts[0]), identity: parts[1], served: parts[2] == "served", brokerName: parts[3],
+                    slot: slot, identity: parts[1], served: parts[2] == "served", brokerName: parts[3],
                     path: parts[4]))
         }
     }
@@ -101,7 +114,10 @@ package struct DiskRegister: Hashable, Sendable {
             }
             if entry == nil {
                 let used = Set(entries.compactMap(\.slot))
-                let slot = (0...).first { !used.contains($0) } ?? 0
+                guard let slot = DiskMark.slots.first(where: { !used.contains($0) }) else {
+                    throw ConfigurationError(
+                        "\(file) has a line for every number a broker can have: remove those of disks that are gone")
+                }
                 entry = Entry(
                     slot: slot, identity: DiskMark.newIdentity(), served: false, brokerName: name(slot), path: path)
                 if let entry { entries.append(entry) }

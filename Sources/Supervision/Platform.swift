@@ -227,6 +227,13 @@ package final class Platform {
                 // Without a listener there are no clients: what such a worker passes would only use up descriptors
                 // here.
                 if case .connections = message, !configuration.row(of: id).listeners.isEmpty {
+                    if descriptors.isEmpty {
+                        logger.warning(
+                            """
+                            \(id): there are no free descriptors to keep its clients' connections for its next \
+                            process: these clients connect again; raise LimitNOFILE=
+                            """)
+                    }
                     resources.keep(connections: descriptors, of: id)
                     continue
                 }

@@ -6,14 +6,24 @@ import WorkerProtocol
 /// main thread; sending is one atomic system call and may come from any thread.
 struct ControlChannel: Sendable {
     static let descriptor: Int32 = 3
+    /// How often, 10 ms apart, a message waits for free descriptors that it needs: no longer than a heartbeat.
+    private static let triesMax = 100
 
-    /// nil: the supervisor closed it or died.
+    /// nil: the supervisor closed it or died. A message whose descriptors find no free ones, not in the reserve either,
+    /// comes without them.
     func receive() throws -> (message: WorkerMessage, descriptors: [Int32])? {
         try withUnsafeTemporaryAllocation(byteCount: WorkerMessage.controlBytesMax, alignment: 8) { buffer in
+            var tries = 0
+            func makeRoom() -> Bool {
+                if DescriptorReserve.shared.lend() { return true }
+                tries += 1
+                poll(nil, 0, 10)
+                return tries < Self.triesMax
+            }
             do {
                 guard
                     let (count, descriptors) = try DescriptorPassing.receive(
-                        into: buffer, from: ControlChannel.descriptor, wait: true)
+                        into: buffer, from: ControlChannel.descriptor, wait: true, makeRoom: makeRoom)
                 else { return nil }
                 let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
                 return (try WorkerMessage(decoding: bytes), descriptors)

@@ -160,9 +160,24 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         guard let worker else { preconditionFailure("a message before the worker was created") }
         switch message {
         case .peer(let kind, let index):
-            precondition(descriptors.count == 1, "an introduction carries one descriptor")
-            worker.peer(kind: kind, index: index, descriptor: descriptors[0])
-        case .connections: worker.adopt(connections: descriptors)
+            guard let descriptor = descriptors.first else {
+                logger.error(
+                    """
+                    there is no free descriptor for the link to \(kind.rawValue)@\(index), what needs it waits: raise \
+                    limits.\(id.kind.rawValue).files or LimitNOFILE=, then apus restart \(kind.rawValue)@\(index)
+                    """)
+                return
+            }
+            worker.peer(kind: kind, index: index, descriptor: descriptor)
+        case .connections:
+            if descriptors.isEmpty {
+                logger.warning(
+                    """
+                    there are no free descriptors for clients' connections of the process before: these clients \
+                    connect again; raise limits.\(id.kind.rawValue).files or LimitNOFILE=
+                    """)
+            }
+            worker.adopt(connections: descriptors)
         case .setupDone:
             worker.start().assumeIsolated().whenComplete { result in
                 switch result {
@@ -193,6 +208,14 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             worker.reload(settings: settings)
         case .pardon(let name): worker.pardon(name: name)
         case .extend(let names):
+            guard names.count == descriptors.count else {
+                logger.error(
+                    """
+                    there are no free descriptors for what a new broker shares, it is not served: raise \
+                    limits.\(id.kind.rawValue).files or LimitNOFILE=, then apus restart \(id.kind.rawValue)@\(id.index)
+                    """)
+                return
+            }
             do {
                 try environment?.adopt(Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
             } catch {

@@ -182,6 +182,38 @@ struct SQL92Tests {
         #expect(refusal(wide)?.contains("different properties") == true)
     }
 
+    /// Texts that make a search by places take 10^9 steps, in the expression and in a message.
+    @Test("long texts are searched in no time, and rightly", .timeLimit(.minutes(1)))
+    func longTexts() {
+        let many = String(repeating: "a", count: 43_000)
+        let half = String(repeating: "a", count: 21_000)
+        // By the test, which of these a text and another one meet: CONTAINS, STARTSWITH, ENDSWITH.
+        let cases: [(value: String, search: String, found: [Bool])] = [
+            (many, half + "b", [false, false, false]), (many + "b", half + "b", [true, false, true]),
+            (many, half, [true, true, true]), ("b" + many, "b" + half, [true, true, false]),
+            (half, many, [false, false, false]), (half + "bc" + half, half + "b", [true, true, false]),
+            (half + "bc" + half, "bd", [false, false, false]), (half + "bc" + half, "bc", [true, false, false]),
+        ]
+        func ask(_ operand: (String) -> String, _ properties: (String) -> [String: String]) {
+            for (value, search, found) in cases {
+                for (test, expected) in zip(["CONTAINS", "STARTSWITH", "ENDSWITH"], found) {
+                    let (left, right) = (operand(value), "\(test) '\(search)'")
+                    let what = "\(value.count) \(test) \(search.count)"
+                    let yes = sql.matches("\(left) \(right)", properties(value)) == expected
+                    #expect(yes, "\(what)")
+                    let no = sql.matches("\(left) NOT \(right)", properties(value)) == !expected
+                    #expect(no, "NOT: \(what)")
+                }
+            }
+        }
+        let clock = ContinuousClock()
+        let took = clock.measure {
+            ask({ "'\($0)'" }, { _ in [:] })
+            for _ in 0..<2 { ask({ _ in "text" }, { ["text": $0] }) }
+        }
+        #expect(took < .seconds(20))
+    }
+
     @Test("an empty value is none, the last of two counts, odd property texts do no harm")
     func propertyTexts() throws {
         func matches(_ expression: String, _ properties: String) throws -> Bool {

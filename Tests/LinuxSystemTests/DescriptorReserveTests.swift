@@ -37,20 +37,59 @@ import Testing
         }
     }
 
-    private static func openInNeed(held: Int) -> Bool {
-        let path = "/tmp/apus-descriptors-\(getpid())-\(held)"
-        defer { unlink(path) }
+    @Test("a message whose descriptors find no free ones waits for them, or comes without")
+    func messageInNeed() async {
+        await #expect(processExitsWith: .success) {
+            for held in 0...3 { #expect(Self.receiveInNeed(held: held) == (held < 3 ? 0 : 3), "\(held) held") }
+        }
+    }
+
+    /// How many of three descriptors come; the message and the next one do in any case.
+    private static func receiveInNeed(held: Int) -> Int? {
+        guard let (a, b) = try? SocketPair.create(sequencedPackets: true).ends() else { return nil }
+        DescriptorReserve.shared.hold(held)
+        defer { DescriptorReserve.shared.hold(0) }
+        return withTightLimit {
+            func receive() throws -> (text: String, descriptors: [Int32])? {
+                var room = [UInt8](repeating: 0, count: 100)
+                let message = try room.withUnsafeMutableBytes {
+                    try DescriptorPassing.receive(
+                        into: $0, from: b.raw, wait: false, makeRoom: { DescriptorReserve.shared.lend() })
+                }
+                return message.map { (String(decoding: room[..<$0.count], as: UTF8.self), $0.descriptors) }
+            }
+            for (text, descriptors) in [("first", [a.raw, a.raw, a.raw]), ("second", [])] {
+                try? Array(text.utf8).withUnsafeBytes {
+                    try DescriptorPassing.send($0, descriptors: descriptors, to: a.raw, wait: true)
+                }
+            }
+            guard let first = try? receive(), let second = try? receive(), first.text == "first",
+                second.text == "second", second.descriptors.isEmpty
+            else { return nil }
+            for descriptor in first.descriptors { close(descriptor) }
+            return first.descriptors.count
+        }
+    }
+
+    /// While no descriptor is free.
+    private static func withTightLimit<Result>(_ body: () -> Result) -> Result {
         var before = rlimit()
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         getrlimit(resource, &before)
-        DescriptorReserve.shared.hold(held)
-        defer { DescriptorReserve.shared.hold(0) }
         let next = fcntl(0, F_DUPFD_CLOEXEC, 0)
         close(next)
         var tight = before
         tight.rlim_cur = rlim_t(next)
         setrlimit(resource, &tight)
         defer { setrlimit(resource, &before) }
-        return (try? RealDisk().open(path, .create)) != nil
+        return body()
+    }
+
+    private static func openInNeed(held: Int) -> Bool {
+        let path = "/tmp/apus-descriptors-\(getpid())-\(held)"
+        defer { unlink(path) }
+        DescriptorReserve.shared.hold(held)
+        defer { DescriptorReserve.shared.hold(0) }
+        return withTightLimit { (try? RealDisk().open(path, .create)) != nil }
     }
 }

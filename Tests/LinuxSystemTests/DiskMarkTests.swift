@@ -34,6 +34,10 @@ import Testing
             #expect(throws: SystemError.self) { try DiskMark.read(in: folder) }
         }
         #expect(DiskMark(parsing: "slot=1\n") == nil)
+        func slot(_ text: String) -> Int?? { DiskMark(parsing: "id=1\r\nslot=\(text)\r\nbrokerName=b\r\n").map(\.slot) }
+        #expect(slot("0") == 0 && slot("9999") == 9999)
+        for text in ["-1", "-98", "10000", "9223372036854775807", "one"] { #expect(slot(text) == nil, "\(text)") }
+        #expect(DiskMark(parsing: "id=1\nbrokerName=b\n") == DiskMark(identity: "1", slot: nil, brokerName: "b"))
     }
 
     /// A fifo that no process writes to: the read hangs as on a dead disk, the caller does not.

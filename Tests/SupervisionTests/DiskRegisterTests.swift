@@ -87,4 +87,28 @@ final class Folder {
         let error = #expect(throws: ConfigurationError.self) { try folder.register() }
         #expect(error?.description.contains("line 1") == true)
     }
+
+    /// Each ended the supervisor: as a character, as 32 bits, in a port.
+    @Test(arguments: ["-98", "-1", "10000", "4294967296", "9223372036854775807", "1e3", "x"])
+    func aNumberNoBrokerHasIsNone(_ slot: String) throws {
+        let folder = try Folder()
+        let disk = try folder.disk("a")
+        try "id=0123\nslot=\(slot)\nbrokerName=broker-a\n".write(
+            toFile: "\(disk)/\(DiskMark.fileName)", atomically: false, encoding: .utf8)
+        #expect(try folder.entries([disk]).map(\.slot) == [0])
+        try "- 01 new broker-x /x\n\(slot) 0123 served broker-a \(disk)\n".write(
+            toFile: "\(folder.path)/data/disks", atomically: true, encoding: .utf8)
+        let error = #expect(throws: ConfigurationError.self) { try folder.register() }
+        #expect(error?.description.contains("line 2 is not SLOT") == true)
+        #expect(error?.description.contains("with - or 0 to 9999 as SLOT") == true)
+    }
+
+    @Test func twoLinesOfOneNumberAreRefused() throws {
+        let folder = try Folder()
+        _ = try folder.entries([try folder.disk("a")])
+        try "7 01 served broker-h /h\r\n\r\n7 02 served broker-i /i\r\n".write(
+            toFile: "\(folder.path)/data/disks", atomically: true, encoding: .utf8)
+        let error = #expect(throws: ConfigurationError.self) { try folder.register() }
+        #expect(error?.description.contains("line 3 gives the disk at /i number 7, which the one at /h has") == true)
+    }
 }

@@ -236,13 +236,21 @@ struct Compiler {
         case .string(let value):
             let found =
                 switch test {
-                case .contains: value.indices.contains { value[$0...].starts(with: search) }
+                case .contains: Self.contains(value, search)
                 case .startsWith: value.starts(with: search)
                 case .endsWith: value.reversed().starts(with: search.reversed())
                 }
             push(Truth(found != not))
         case .null: push(.unknown)
         default: push(.no)  // No text at all.
+        }
+    }
+
+    private static func contains(_ value: [UInt8], _ search: [UInt8]) -> Bool {
+        value.withUnsafeBufferPointer { value in
+            search.withUnsafeBufferPointer { wanted in
+                TextSearch.borders(of: search).withUnsafeBufferPointer { TextSearch.contains(value, wanted, $0) }
+            }
         }
     }
 

@@ -71,6 +71,8 @@ private struct Machine {
     private let bounds: UnsafeMutableBufferPointer<Span.Bounds>
     private let numbers: UnsafeMutableBufferPointer<Number>
     private let strings: UnsafeMutableBufferPointer<Bytes>
+    /// Of each of them that a CONTAINS searches for.
+    private let borders: UnsafeMutableBufferPointer<UnsafeMutableBufferPointer<Int32>>
     private let operands: UnsafeMutableBufferPointer<Operand>
     private let sets: UnsafeMutableBufferPointer<StringSet>
     private let stack: UnsafeMutableBufferPointer<Truth>
@@ -84,6 +86,9 @@ private struct Machine {
         bounds = .copy(plan.spans.flatMap(\.bounds))
         numbers = .copy(plan.numbers)
         strings = .copy(plan.strings.map { .copyBytes($0) })
+        let searched = Set(plan.steps.filter { $0.operation == .contains }.map { Int($0.b) })
+        borders = .copy(
+            plan.strings.enumerated().map { .copy(searched.contains($0) ? TextSearch.borders(of: $1) : []) })
         operands = .copy(plan.operands)
         sets = .copy(plan.sets.map(StringSet.init))
         stack = .copy([Truth](repeating: .unknown, count: plan.stackDepth))
@@ -92,6 +97,7 @@ private struct Machine {
 
     func deallocate() {
         for bytes in strings { bytes.deallocate() }
+        for lengths in borders { lengths.deallocate() }
         for set in sets { set.deallocate() }
         values.deallocate()
         steps.deallocate()
@@ -101,6 +107,7 @@ private struct Machine {
         bounds.deallocate()
         numbers.deallocate()
         strings.deallocate()
+        borders.deallocate()
         operands.deallocate()
         sets.deallocate()
         stack.deallocate()
@@ -326,22 +333,12 @@ private struct Machine {
             switch step.operation {
             case .startsWith: return Truth(memcmp(start, wanted, search.count) == 0)
             case .endsWith: return Truth(memcmp(start + (value.count - search.count), wanted, search.count) == 0)
-            default: return Truth(Self.contains(value, search))
+            default:
+                return Truth(TextSearch.contains(value, search, UnsafeBufferPointer(borders[Int(step.b)])))
             }
         default:
             preconditionFailure("no predicate of a property: \(step.operation)")
         }
-    }
-
-    private static func contains(_ value: Bytes, _ search: Bytes) -> Bool {
-        guard let wanted = search.baseAddress, var at = value.baseAddress else { return false }
-        let last = at + (value.count - search.count)
-        while at <= last, let hit = memchr(at, Int32(wanted[0]), last - at + 1) {
-            let place = UnsafePointer(hit.assumingMemoryBound(to: UInt8.self))
-            if memcmp(place, wanted, search.count) == 0 { return true }
-            at = place + 1
-        }
-        return false
     }
 
     private static func truth(_ comparison: Expression.Comparison, _ order: Int) -> Truth {

@@ -93,8 +93,8 @@ int64_t apus_peer_user(int socket);
 #define APUS_DESCRIPTORS_MAX 64
 ssize_t apus_send_descriptors(int socket, const void *_Nonnull bytes, size_t length, const int *_Nullable descriptors,
                               size_t count, int flags);
-// `count` is the room in `descriptors` before and the number received after. -EMSGSIZE: message or descriptors were
-// cut off (then all of them are closed).
+// `count` is the room in `descriptors` before and the number received after. -EMSGSIZE: the message was cut off;
+// -EMFILE: there are no free descriptors for those that came (then all of them are closed).
 ssize_t apus_receive_descriptors(int socket, void *_Nonnull bytes, size_t capacity, int *_Nonnull descriptors,
                                  size_t *_Nonnull count, int flags);
 
