@@ -43,10 +43,10 @@ extension StoreSurvey {
             case .empty(let reason):
                 noted.append(.init(name: file.rawValue, problem: reason, consequence: .nothingUsed))
                 return nil
-            case .current(let bytes): return try? JSONValue(parsing: bytes)
+            case .current(let bytes): return try? JSONValue(parsing: bytes, limits: .tables)
             case .backup(let bytes, let reason):
                 noted.append(.init(name: file.rawValue, problem: reason, consequence: .backupUsed))
-                return try? JSONValue(parsing: bytes)
+                return try? JSONValue(parsing: bytes, limits: .tables)
             }
         } catch {
             if case .disk(let error) = error { throw error }

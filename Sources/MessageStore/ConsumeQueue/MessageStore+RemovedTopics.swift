@@ -12,7 +12,7 @@ extension MessageStore {
 
     func loadDeleted() {
         do throws(MetadataError) {
-            switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0))?.object != nil }) {
+            switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0, limits: .tables))?.object != nil }) {
             case .absent: break
             case .empty(let reason):
                 logger.error(
@@ -22,7 +22,7 @@ extension MessageStore {
                     """
                 )
             case .current(let bytes), .backup(let bytes, _):
-                if let json = try? JSONValue(parsing: bytes) { deleted = DeletedTopics(json: json) }
+                if let json = try? JSONValue(parsing: bytes, limits: .tables) { deleted = DeletedTopics(json: json) }
             }
         } catch {
             logger.error(
