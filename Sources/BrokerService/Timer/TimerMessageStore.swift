@@ -277,8 +277,9 @@ final class TimerMessageStore {
         _ record: CommitLogRecordView, _ sequence: Int64, _ entry: ConsumeQueueEntry, _ wheel: TimerWheel
     ) {
         // Without a time it is overdue: RocketMQ writes none of those.
-        let due = Self.plausible(record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0)
-        let isCancellation = record.property(TimerProperties.deleteUniqueKey) != nil
+        let due = Self.plausible(
+            record.property(PropertyName.timerOutMilliseconds).flatMap(TimerProperties.integer) ?? 0)
+        let isCancellation = record.property(PropertyName.timerDeleteUniqueKey) != nil
         let cancelling = TimerCancellation(record, sequence: sequence)
         let waiting = TimerEntry(
             due: due, sequence: sequence, position: entry.physicalOffset.rawValue,
@@ -541,13 +542,13 @@ final class TimerMessageStore {
         let key = topic + "+" + uniqueKey
         var properties = PropertyList()
         if let replacement {
-            properties["\(TimerProperties.deleteUniqueKey)"] = TimerCancellation.namesNothing
-            properties["\(TimerProperties.cancels)"] =
+            properties[PropertyName.timerDeleteUniqueKey] = TimerCancellation.namesNothing
+            properties[PropertyName.cancels] =
                 TimerCancellation(key: key, before: replacement, isRecall: false).text
         } else {
-            properties["\(TimerProperties.deleteUniqueKey)"] = key
+            properties[PropertyName.timerDeleteUniqueKey] = key
         }
-        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties[PropertyName.timerOutMilliseconds] = String(due)
         properties[PropertyName.realTopic] = topic
         properties[PropertyName.realQueueID] = "0"
         let outcome = Array(Self.topic.utf8).withUnsafeBytes { name in

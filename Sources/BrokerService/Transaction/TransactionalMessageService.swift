@@ -452,7 +452,7 @@ final class TransactionalMessageService {
             case .nowhere(let reason): return undeliverable.putAside(record, because: reason)
             case .queue(let topic, let queueID):
                 var properties = PropertyList(record.properties)
-                properties["\(HalfMessage.firstQueueOffset)"] = nil
+                properties[PropertyName.halfOffset] = nil
                 return storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                     draft.sysFlag =
                         record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
@@ -469,7 +469,7 @@ final class TransactionalMessageService {
         open?.end(halfOffset)
         hasAppended = true
         let time = environment.now()
-        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(late?.properties ?? "")".utf8)
+        let properties = Array((OpMessage.properties + (late?.properties ?? "")).utf8)
         let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in
