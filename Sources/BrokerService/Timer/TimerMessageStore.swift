@@ -11,7 +11,7 @@ import StoreFormat
 /// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`. From there they are taken in here and wait
 /// in memory or in files of their own (`TimerWheel` decides, `TimerFiles` does). When their time has come they are
 /// stored again in the queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
-final class TimerMessageStore {
+final class TimerMessageStore: WaitingObserver {
     static let topic = TopicName.timer.text
     /// Taken in or delivered in one slice, and bytes after which it ends.
     static let takeInBatch = 256
@@ -125,11 +125,12 @@ final class TimerMessageStore {
         isRunning = true
         if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
         if isFollowing { followedMillis = Self.plausible(lastStoreTimestamp()) }
-        QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
-            followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
-            scheduleTurn()
-        }
-        queue.wantsArrival = true
+        QueueWatch.observe(queue, by: self)
+        scheduleTurn()
+    }
+
+    func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
+        followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
         scheduleTurn()
     }
 
