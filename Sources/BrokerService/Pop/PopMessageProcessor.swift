@@ -413,7 +413,7 @@ final class PopMessageProcessor {
                     }
                     let offset = record.queueOffset.rawValue
                     let isNext = offset >= part.fresh.last.map { $0 + 1 } ?? part.next && offset < end
-                    if isNext, !isShared || record.property(PopCopy.firstPopTime) != nil {
+                    if isNext, !isShared || record.property(PropertyName.firstPopTime) != nil {
                         part.fresh.append(record.queueOffset.rawValue)
                         let start = PhysicalOffset(range.start.rawValue + Int64(place))
                         part.freshRecords.append(LogRange(start: start, length: record.totalSize, count: 1))

@@ -99,7 +99,7 @@ extension StoreSurvey {
         var again: Int64 = 0
         func take(_ record: CommitLogRecordView, _ key: TimerKey) {
             let isDelivered = key <= known.watermark && key.sequence < known.ingested
-            if record.property(TimerProperties.deleteUniqueKey) != nil {
+            if record.property(PropertyName.timerDeleteUniqueKey) != nil {
                 guard !isDelivered, let cancellation = TimerCancellation(record, sequence: key.sequence) else { return }
                 cancellations.add(cancellation, due: key.due)
             } else if !isDelivered {
@@ -139,7 +139,7 @@ extension StoreSurvey {
     }
 
     private static func due(_ record: CommitLogRecordView) -> Int64 {
-        let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
+        let due = record.property(PropertyName.timerOutMilliseconds).flatMap(TimerProperties.integer) ?? 0
         return min(max(0, due), TimerFrame.dueMax)
     }
 
