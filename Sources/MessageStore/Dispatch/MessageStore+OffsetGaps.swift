@@ -54,7 +54,7 @@ extension MessageStore {
         return true
     }
 
-    /// Entries of a gap that is believed however little of the log lies in it.
+    /// Entries of a gap that is taken however little of the log lies in it.
     private static var smallGap: Int64 { 4096 }
     /// Blank entries one tick adds at most, 20 bytes each.
     static var blanksPerTick: Int64 { 1 << 20 }
