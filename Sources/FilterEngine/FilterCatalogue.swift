@@ -1,6 +1,6 @@
 package import LinuxSystem
 package import Logging
-internal import WorkerProtocol
+import WorkerProtocol
 
 /// The plugins of this process by the expression type they serve.
 package final class FilterCatalogue {

@@ -1,6 +1,6 @@
 package import Logging
 package import NIOCore
-internal import NIOPosix
+import NIOPosix
 package import WorkerProtocol
 
 /// The way to the local broker-store, which alone writes the log. `PeerLink` of WorkerKit is one.
