@@ -208,6 +208,6 @@ package final class ReplicationSlave {
         let now = NIODeadline.now()
         if let last = lastComplaint, last.text == text, now < last.at + Self.complaintInterval { return }
         lastComplaint = (text, now)
-        logger.error("replication from the master: \(text)")
+        logger.error("replication from the master was interrupted and begins again: \(text)")
     }
 }
