@@ -90,7 +90,7 @@ let package = Package(
         room("FastJSON"),
         room("MessageModel"),
         room("StoreFormat", ["CLinux", "MessageModel"]),
-        room("SettingTable", ["FastJSON"], exclude: ["README.md"]),
+        room("SettingTable", ["FastJSON", "MessageModel"], exclude: ["README.md"]),
         room("WorkerProtocol", ["SettingTable"]),
         room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
 
@@ -176,7 +176,7 @@ let package = Package(
                 "Bench", "BrokerService", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RocketMQClient",
                 "SettingTable", "Supervision", "WorkerProtocol", logging, argumentParser,
             ], settings: unoptimized),
-        room("Bench", ["CLinux", "FastJSON", histogram]),
+        room("Bench", ["CLinux", "FastJSON", "MessageModel", histogram]),
 
         // Plugins
         plugin("TagFilter"),

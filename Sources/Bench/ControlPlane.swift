@@ -1,5 +1,6 @@
 import FastJSON
 import Glibc
+import MessageModel
 
 /// One queue of a topic and where its broker listens.
 struct BenchQueue {
@@ -21,10 +22,12 @@ struct ControlPlane {
         guard plan.produces else {
             throw BenchError("\(nameServer) knows no topic '\(plan.topic)': produce to it first (--mode produce)")
         }
-        guard let template = try route(of: "TBW102", at: nameServer, writable: true), let first = template.first else {
+        guard let template = try route(of: SendFields.template, at: nameServer, writable: true),
+            let first = template.first
+        else {
             throw BenchError(
-                "\(nameServer) knows neither topic '\(plan.topic)' nor the template topic TBW102: no broker "
-                    + "registered, or autoCreateTopicEnable=false")
+                "\(nameServer) knows neither topic '\(plan.topic)' nor the template topic \(SendFields.template): "
+                    + "no broker registered, or autoCreateTopicEnable=false")
         }
         var brokers: [WireAddress] = []
         for queue in template where !brokers.contains(queue.address) { brokers.append(queue.address) }
@@ -57,7 +60,7 @@ struct ControlPlane {
         let created = try ask(
             broker, code: 17,
             fields: [
-                ("topic", plan.topic), ("defaultTopic", "TBW102"), ("readQueueNums", queues),
+                ("topic", plan.topic), ("defaultTopic", SendFields.template), ("readQueueNums", queues),
                 ("writeQueueNums", queues),
                 ("perm", "6"), ("topicFilterType", "SINGLE_TAG"), ("topicSysFlag", "0"), ("order", "false"),
             ])
@@ -66,7 +69,7 @@ struct ControlPlane {
         let sent = try ask(
             broker, code: 310,
             fields: SendFields.make(
-                plan: plan, queueID: 0, brokerName: brokerName, properties: "WAIT\u{1}true", isBatch: false),
+                plan: plan, queueID: 0, brokerName: brokerName, properties: SendFields.waits, isBatch: false),
             body: Array("bench".utf8))
         guard sent.code == 0 else {
             throw BenchError("\(broker) refused to create topic '\(plan.topic)': code \(sent.code) \(sent.remark)")
@@ -152,11 +155,16 @@ struct ControlPlane {
 
 /// The fields of SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE as the Java client writes them.
 enum SendFields {
+    /// New topics take their queues from it.
+    static let template = "\(KnownTopic.autoCreateKey)"
+    /// The property by which a sender waits for disk and slave.
+    static let waits = "\(PropertyName.waitStoreMsgOK)\u{1}true"
+
     static func make(
         plan: BenchPlan, queueID: Int, brokerName: String, properties: String, isBatch: Bool
     ) -> [(name: String, value: String)] {
         [
-            ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", "TBW102"), ("d", String(plan.queues)),
+            ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", SendFields.template), ("d", String(plan.queues)),
             ("e", String(queueID)),
             ("f", "0"), ("g", String(wallMillis())), ("h", "0"), ("i", properties),
             ("j", "0"), ("k", "false"), ("m", isBatch ? "true" : "false"), ("n", brokerName),

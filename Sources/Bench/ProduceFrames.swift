@@ -1,3 +1,5 @@
+import MessageModel
+
 /// The send requests of a run, one for each combination of queue and size, ready to be copied.
 ///
 /// Each message carries a unique key like a real client's (the broker indexes it). A body of 16 bytes or more begins
@@ -47,7 +49,8 @@ final class ProduceFrames {
     private static let keyToPatch = "41505553424E4348" + "0000000000000000"
 
     private static func properties(_ plan: BenchPlan) -> String {
-        "UNIQ_KEY\u{1}\(keyToPatch)\u{2}WAIT\u{1}true" + (plan.tag.map { "\u{2}TAGS\u{1}\($0)" } ?? "")
+        "\(PropertyName.uniqueKey)\u{1}\(keyToPatch)\u{2}\(SendFields.waits)"
+            + (plan.tag.map { "\u{2}\(PropertyName.tags)\u{1}\($0)" } ?? "")
     }
 
     private static func body(_ size: Int) -> [UInt8] {
@@ -87,7 +90,7 @@ final class ProduceFrames {
         let template = FrameTemplate(
             code: 320, form: plan.form,
             fields: SendFields.make(
-                plan: plan, queueID: queue.queueID, brokerName: queue.brokerName, properties: "WAIT\u{1}true",
+                plan: plan, queueID: queue.queueID, brokerName: queue.brokerName, properties: SendFields.waits,
                 isBatch: true),
             body: encoded)
         return Entry(

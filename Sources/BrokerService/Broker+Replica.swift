@@ -109,7 +109,7 @@ private enum ReplicaTable: Sendable {
 
     /// Any thread.
     init(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) throws {
-        let json = try JSONValue(parsing: bytes)
+        let json = try JSONValue(parsing: bytes, limits: .tables)
         switch kind {
         case .topics: self = .topics(try TopicConfigManager.read(json))
         case .subscriptionGroup: self = .subscriptionGroups(try SubscriptionGroupManager.read(json))

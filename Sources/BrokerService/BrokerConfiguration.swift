@@ -42,7 +42,7 @@ package struct BrokerConfiguration {
     /// Whether this broker takes traces.
     package var traceTopicEnable = false
     /// The topic traces go to.
-    package var msgTraceTopicName = "RMQ_SYS_TRACE_TOPIC"
+    package var msgTraceTopicName = TopicNames.trace
     /// Whether clients are to trace: `TRACE_ON` of stored messages and of answers to sends.
     package var traceOn = true
     /// `MSG_REGION` of stored messages, and of answers to sends and recalls.

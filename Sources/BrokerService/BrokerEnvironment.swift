@@ -57,7 +57,8 @@ final class BrokerEnvironment {
         delayLevels = configuration.delayLevels
         timerSettings = TimerSettings(configuration)
         sendResponseFields = [
-            ("MSG_REGION", configuration.regionID), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
+            ("\(PropertyName.region)", configuration.regionID),
+            ("\(PropertyName.traceSwitch)", configuration.traceOn ? "true" : "false"),
         ]
         slices = SlicedWork(eventLoop: eventLoop, meter: meter)
     }

@@ -93,7 +93,7 @@ final class ClaimRegistry {
     {
         let key = Key(group: group.text, topic: topic.text)
         precondition(table(key, queueID) == nil, "\(group) has a claim table for queue \(queueID) of \(topic) already")
-        let number = number ?? lastNumber + 1
+        let number = number ?? freeNumber()
         lastNumber = max(lastNumber, number)
         // Equal names share their memory.
         let like = byKey[key]?.first
@@ -105,6 +105,15 @@ final class ClaimRegistry {
         byPlace[Place(topic: table.topic.text, queueID: queueID), default: [:]][number] = table
         statistics.tables += 1
         return table
+    }
+
+    /// One that was never given out. When all of them were, the lowest that no table has: its former table's removal is
+    /// in the journal before.
+    private func freeNumber() -> UInt32 {
+        if lastNumber < ClaimFile.entryNumberLimit - 1 { return lastNumber + 1 }
+        var number: UInt32 = 1
+        while byNumber[number] != nil { number += 1 }
+        return number
     }
 
     /// Tables in no order.

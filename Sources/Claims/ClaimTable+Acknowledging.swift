@@ -118,10 +118,8 @@ extension ClaimTable {
     func retainWithoutJournal(from min: Int64) -> Int {
         guard floor < min else { return 0 }
         var dropped = 0
-        while let lowest = open?.lowest(), lowest < min {
-            _ = take(lowest)
-            dropped += 1
-        }
+        // A message that could not be taken would be the lowest for ever.
+        while let lowest = open?.lowest(), lowest < min, take(lowest) != nil { dropped += 1 }
         next = max(next, min)
         settle()
         return dropped
@@ -134,6 +132,9 @@ extension ClaimTable {
         var beyond: [Int64] = []
         open?.forEach { offset, _ in if offset >= max { beyond.append(offset) } }
         for offset in beyond { _ = take(offset) }
+        // Messages with these offsets will be handed out again, as other ones.
+        open?.runs.truncate(to: max)
+        open?.due.truncate(to: max)
         next = max
         noteDue(popTimeMax)
         settle()

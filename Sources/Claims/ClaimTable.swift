@@ -12,7 +12,7 @@ package final class ClaimTable {
     package let topic: TopicName
     /// The queue in `topic`.
     package let queueID: Int32
-    /// In journals and snapshots; not given twice.
+    /// In journals and snapshots; not given twice while there are others.
     let number: UInt32
 
     /// The lowest queue offset that is not finished; `next` when there is none.

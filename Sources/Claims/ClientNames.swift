@@ -10,9 +10,11 @@ struct ClientNames {
 
     subscript(number: UInt32) -> String? { names[number] }
 
-    /// The number of a name, given out now if need be.
+    /// The number of a name, given out now if need be. 0, an unknown client, when all numbers have been given out: one
+    /// that was given twice could stand for the former name in a journal.
     mutating func number(of name: String) -> UInt32 {
         if let number = numbers[name] { return number }
+        guard lastNumber < ClaimFile.entryNumberLimit - 1 else { return ClaimClient.unknown.number }
         lastNumber += 1
         define(lastNumber, name)
         return lastNumber

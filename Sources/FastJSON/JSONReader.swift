@@ -27,28 +27,42 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
 /// Reads JSON text, standard or in fastjson's dialect: object keys in single or double quotes, bare words, numbers
 /// or objects; strings in single quotes; `\xNN` and `\'` escapes; commas that repeat or trail.
 package struct JSONReader {
-    /// Bounds chosen far above anything RocketMQ writes (its deepest body nests 7 levels) so that a hostile text can
-    /// exhaust neither stack nor memory.
-    package enum Limits {
+    /// How deep and how large a text may be, so that a hostile one can exhaust neither stack nor memory.
+    package struct Limits: Equatable, Sendable {
         /// How many arrays and objects may stand in each other.
-        package static let depth = 64
+        package var depth: Int
         /// Of one text.
-        package static let bytes = 64 << 20
+        package var bytes: Int
+
+        package init(depth: Int, bytes: Int) {
+            self.depth = depth
+            self.bytes = bytes
+        }
+
+        /// Of a text from outside: far above anything RocketMQ writes (its deepest body nests 7 levels).
+        package static let foreign = Self(depth: 64, bytes: 64 << 20)
+        /// Of our own tables: whatever came in a text from outside stands a few levels deeper there, and a table is
+        /// as large as its broker made it. The writer keeps them, too (`JSONValue.bytes(_:within:)`).
+        package static let tables = Self(depth: foreign.depth + 8, bytes: 1 << 30)
     }
 
     private let bytes: UnsafeRawBufferPointer
     private var offset = 0
     private var depth = 0
+    private let limits: Limits
 
-    private init(_ bytes: UnsafeRawBufferPointer) {
+    private init(_ bytes: UnsafeRawBufferPointer, _ limits: Limits) {
         self.bytes = bytes
+        self.limits = limits
     }
 
     /// The one value the bytes hold; white space may surround it.
-    /// - Throws: the first byte that does not fit, and why; more than `Limits.bytes`.
-    package static func read(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
-        guard bytes.count <= Limits.bytes else { throw JSONError(reason: .tooLarge, offset: Limits.bytes) }
-        var reader = JSONReader(bytes)
+    /// - Throws: the first byte that does not fit, and why; a text beyond `limits`.
+    package static func read(
+        _ bytes: UnsafeRawBufferPointer, limits: Limits = .foreign
+    ) throws(JSONError) -> JSONValue {
+        guard bytes.count <= limits.bytes else { throw JSONError(reason: .tooLarge, offset: limits.bytes) }
+        var reader = JSONReader(bytes, limits)
         let value = try reader.value()
         reader.skipSpace()
         guard reader.offset == bytes.count else { throw reader.error(.trailingBytes) }
@@ -137,7 +151,7 @@ package struct JSONReader {
 
     /// Steps over an opening bracket.
     private mutating func descend() throws(JSONError) {
-        guard depth < Limits.depth else { throw error(.tooDeep) }
+        guard depth < limits.depth else { throw error(.tooDeep) }
         depth += 1
         offset += 1
     }
@@ -311,14 +325,16 @@ package struct JSONReader {
 extension JSONValue {
     /// Reads one JSON value that fills the bytes.
     /// - Throws: as `JSONReader.read`.
-    package init(parsing bytes: UnsafeRawBufferPointer) throws(JSONError) {
-        self = try JSONReader.read(bytes)
+    package init(
+        parsing bytes: UnsafeRawBufferPointer, limits: JSONReader.Limits = .foreign
+    ) throws(JSONError) {
+        self = try JSONReader.read(bytes, limits: limits)
     }
 
     /// - Throws: as `JSONReader.read`.
-    package init(parsing bytes: [UInt8]) throws(JSONError) {
+    package init(parsing bytes: [UInt8], limits: JSONReader.Limits = .foreign) throws(JSONError) {
         let result = bytes.withUnsafeBytes { buffer in
-            Result { () throws(JSONError) in try JSONReader.read(buffer) }
+            Result { () throws(JSONError) in try JSONReader.read(buffer, limits: limits) }
         }
         self = try result.get()
     }

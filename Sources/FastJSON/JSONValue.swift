@@ -168,6 +168,25 @@ extension JSONValue {
     }
 }
 
+extension JSONObject.Member {
+    /// Arrays and objects in each other in a key that is an object; brackets in its strings count, too.
+    var keyDepth: Int {
+        guard isRaw, key.utf8.first == UInt8(ascii: "{") || key.utf8.first == UInt8(ascii: "[") else { return 0 }
+        return key.utf8.count { $0 == UInt8(ascii: "{") || $0 == UInt8(ascii: "[") }
+    }
+}
+
+extension JSONValue {
+    /// How many arrays and objects stand in each other; 0 for a string, a number, a boolean and `null`.
+    package var depth: Int {
+        switch self {
+        case .array(let elements): 1 + (elements.lazy.map(\.depth).max() ?? 0)
+        case .object(let object): 1 + (object.members.lazy.map { max($0.keyDepth, $0.value.depth) }.max() ?? 0)
+        case .null, .bool, .integer, .number, .string: 0
+        }
+    }
+}
+
 extension JSONValue: Equatable {
     package static func == (left: JSONValue, right: JSONValue) -> Bool {
         switch (left, right) {

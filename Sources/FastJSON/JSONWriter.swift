@@ -18,6 +18,8 @@ package struct JSONWriter {
     private var output: [UInt8] = []
     private let options: Options
     private var depth = 0
+    /// How many arrays and objects stand in each other where they are most.
+    private var deepest = 0
 
     private init(_ options: Options) {
         self.options = options
@@ -28,6 +30,24 @@ package struct JSONWriter {
         var writer = JSONWriter(options)
         writer.value(value)
         return writer.output
+    }
+
+    /// The same for a text that a reader with these limits is to take.
+    /// - Throws: the text would be deeper or larger; `offset` is where it ends.
+    package static func write(
+        _ value: JSONValue, _ options: Options, within limits: JSONReader.Limits
+    ) throws(JSONError) -> [UInt8] {
+        var writer = JSONWriter(options)
+        writer.value(value)
+        let count = writer.output.count
+        guard writer.deepest <= limits.depth else { throw JSONError(reason: .tooDeep, offset: count) }
+        guard count <= limits.bytes else { throw JSONError(reason: .tooLarge, offset: count) }
+        return writer.output
+    }
+
+    private mutating func descend() {
+        depth += 1
+        deepest = max(deepest, depth)
     }
 
     private mutating func value(_ value: JSONValue) {
@@ -50,7 +70,7 @@ package struct JSONWriter {
                 if case .object = $0 { true } else { false }
             }
         output.append(UInt8(ascii: "["))
-        depth += 1
+        descend()
         for (index, element) in elements.enumerated() {
             if index > 0 {
                 output.append(UInt8(ascii: ","))
@@ -71,7 +91,7 @@ package struct JSONWriter {
         let pretty = options.contains(.pretty)
         let members = options.contains(.sorted) ? object.members.sorted { $0.key < $1.key } : object.members
         output.append(UInt8(ascii: "{"))
-        depth += 1
+        descend()
         for (index, member) in members.enumerated() {
             if index > 0 {
                 output.append(UInt8(ascii: ","))
@@ -82,6 +102,7 @@ package struct JSONWriter {
             }
             if member.isRaw && !options.contains(.standard) {
                 text(member.key)
+                deepest = max(deepest, depth + member.keyDepth)
             } else {
                 string(member.key)
             }
@@ -155,6 +176,14 @@ extension JSONValue {
     /// The value as JSON text in UTF-8.
     package func bytes(_ options: JSONWriter.Options = []) -> [UInt8] {
         JSONWriter.write(self, options)
+    }
+
+    /// The same, for a reader with these limits.
+    /// - Throws: as `JSONWriter.write(_:_:within:)`.
+    package func bytes(
+        _ options: JSONWriter.Options, within limits: JSONReader.Limits
+    ) throws(JSONError) -> [UInt8] {
+        try JSONWriter.write(self, options, within: limits)
     }
 
     /// The value as JSON text.

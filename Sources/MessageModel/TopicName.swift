@@ -6,6 +6,8 @@ package struct TopicName: Hashable, Sendable, CustomStringConvertible {
     package static let retryPrefix = "%RETRY%"
     /// Begins the name of a consumer group's dead-letter topic.
     package static let deadLetterPrefix = "%DLQ%"
+    /// Begins the name of one of RocketMQ's light queues, which hold messages of other topics.
+    package static let lightQueuePrefix = "%LMQ%"
 
     /// UTF-8 of 1 to 255 bytes, one component of a path.
     package let text: String

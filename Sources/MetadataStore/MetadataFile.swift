@@ -14,6 +14,9 @@ package struct MetadataFile {
         self.disk = disk
     }
 
+    /// Bytes of a file; one that states more (a hole of a terabyte costs nothing) is damaged, and is not read.
+    package static let bytesMax: Int64 = 4 << 30
+
     /// How much of a file's bytes is what it should be.
     package enum Quality: Sendable {
         case good
@@ -44,8 +47,9 @@ package struct MetadataFile {
     ///   away.
     package func load(quality: ([UInt8]) -> Quality) throws(MetadataError) -> Loaded {
         let checksums = try onDisk { () throws(SystemError) in try readChecksums() }
-        let current = try onDisk { () throws(SystemError) in try read(path) }
-        var reason = "\(path) is missing"
+        let found = try onDisk { () throws(SystemError) in try look(path) }
+        let current = found.bytes
+        var reason = found.sizeBeyond.map { Self.text(path, $0) } ?? "\(path) is missing"
         var usable: [UInt8]?
         if let current {
             if try isWhole(path, current, checksums) {
@@ -60,7 +64,8 @@ package struct MetadataFile {
                 reason = "\(path) does not hold what was written to it: its checksum is another"
             }
         }
-        let backup = try onDisk { () throws(SystemError) in try read(path + ".bak") }
+        let foundBackup = try onDisk { () throws(SystemError) in try look(path + ".bak") }
+        let backup = foundBackup.bytes
         if let backup, try isWhole(path + ".bak", backup, checksums) {
             switch quality(backup) {
             case .good: return .backup(backup, reason: reason)
@@ -69,9 +74,10 @@ package struct MetadataFile {
             }
         }
         if let usable { return .current(usable) }
-        if current == nil, backup == nil { return .absent }
+        let isBeyond = found.sizeBeyond != nil || foundBackup.sizeBeyond != nil
+        if current == nil, backup == nil, !isBeyond { return .absent }
         // What a crash in the very first save of RocketMQ leaves; unless the checksums show more.
-        if current?.isEmpty ?? true, backup?.isEmpty ?? true,
+        if !isBeyond, current?.isEmpty ?? true, backup?.isEmpty ?? true,
             checksums?.contents.contains(where: { $0.size > 0 }) != true
         {
             return .empty(reason: reason)
@@ -145,7 +151,10 @@ package struct MetadataFile {
 
     /// The content of a file as it is; none of a damaged one. Nil when there is no file.
     private func content(_ path: String, _ known: MetadataChecksums?) throws(SystemError) -> FoundContent? {
-        guard let bytes = try read(path) else { return nil }
+        let found = try look(path)
+        guard let bytes = found.bytes else {
+            return found.sizeBeyond == nil ? nil : FoundContent(content: nil)
+        }
         let modified = try disk.information(path)?.modified ?? 0
         if let known, known.objects(to: bytes, modified: modified) { return FoundContent(content: nil) }
         return FoundContent(content: MetadataChecksums.Content(bytes, modified: modified))
@@ -164,14 +173,31 @@ package struct MetadataFile {
         try file.synchronize()
     }
 
-    func read(_ path: String) throws(SystemError) -> [UInt8]? {
-        guard try disk.information(path) != nil else { return nil }
+    /// A file there may be.
+    private struct Found {
+        /// Nil: there is none, or it is not read.
+        var bytes: [UInt8]?
+        /// The size of one that is not read: more than `bytesMax`.
+        var sizeBeyond: Int64?
+    }
+
+    private static func text(_ path: String, _ size: Int64) -> String {
+        "\(path) has \(size) bytes, no table has more than \(bytesMax)"
+    }
+
+    /// Nil: there is none, or it has more than `bytesMax`.
+    func read(_ path: String) throws(SystemError) -> [UInt8]? { try look(path).bytes }
+
+    private func look(_ path: String) throws(SystemError) -> Found {
+        guard try disk.information(path) != nil else { return Found() }
         let file = try disk.open(path, .read)
-        let size = Int(try file.size())
+        let stated = Int64(try file.size())
+        guard stated <= Self.bytesMax else { return Found(sizeBeyond: stated) }
+        let size = Int(stated)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, size), alignment: 1)
         defer { buffer.deallocate() }
         let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<size]), at: 0)
-        return Array(buffer[0..<got])
+        return Found(bytes: Array(buffer[0..<got]))
     }
 }
 

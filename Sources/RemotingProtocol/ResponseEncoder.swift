@@ -47,8 +47,8 @@ package enum ResponseEncoder {
             if let transactionID {
                 writer.field("transactionId", transactionID)
             }
-            writer.field("MSG_REGION", plain: "DefaultRegion")
-            writer.field("TRACE_ON", plain: "true")
+            writer.field(PropertyName.region, plain: "DefaultRegion")
+            writer.field(PropertyName.traceSwitch, plain: "true")
             writer.end(bodyCount: 0)
             return writer.count
         }

@@ -41,7 +41,7 @@ package struct KVConfigTable: Equatable, Sendable {
 
     /// Whether bytes are such a file, whatever its entries are.
     package static func accepts(_ bytes: [UInt8]) -> Bool {
-        guard let json = try? JSONValue(parsing: bytes), let object = json.object else { return false }
+        guard let json = try? JSONValue(parsing: bytes, limits: .tables), let object = json.object else { return false }
         return object.isEmpty || json["configTable"]?.object != nil
     }
 

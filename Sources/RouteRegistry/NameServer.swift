@@ -86,7 +86,7 @@ package final class NameServer: RemotingService {
         self.milliseconds = milliseconds
         if let bytes = try storage?.loadKVConfig() {
             var refused = 0
-            kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
+            kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes, limits: .tables), refused: &refused)
             if refused > 0 {
                 logger.error(
                     """
@@ -571,7 +571,7 @@ package final class NameServer: RemotingService {
         case .changed(let values):
             for (key, value) in values { changedSettings.change(key, to: value) }
             let changes = values.sorted { $0.key < $1.key }.map {
-                "\($0.key) from '\(before[$0.key] ?? "")' to '\(SettingRefusal.shown($0.value))'"
+                "\($0.key) from '\(SettingRefusal.shown(before[$0.key] ?? ""))' to '\(SettingRefusal.shown($0.value))'"
             }
             logger.notice(
                 "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")

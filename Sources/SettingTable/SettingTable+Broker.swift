@@ -1,3 +1,5 @@
+import MessageModel
+
 /// Rows of the table: name, section, readers, type, default, when a change holds, and what it means.
 extension SettingTable {
     static let topics: [Setting] = [
@@ -15,7 +17,7 @@ extension SettingTable {
         Setting(
             "brokerTopicEnable", .topics, .broker, .boolean, "true", .start, "a topic with the broker's name exists"),
         Setting("traceTopicEnable", .topics, .broker, .boolean, "false", .start, "the topic for message traces exists"),
-        Setting("msgTraceTopicName", .topics, .broker, .name, "RMQ_SYS_TRACE_TOPIC", .start, "its name"),
+        Setting("msgTraceTopicName", .topics, .broker, .name, "\(KnownTopic.trace)", .start, "its name"),
         Setting("traceOn", .topics, .broker, .boolean, "true", .start, "clients are told that traces are wanted"),
         Setting(
             "flushConsumerOffsetInterval", .topics, .broker, .integer(1...3_600_000), "5000", .start,

@@ -48,6 +48,12 @@ package enum SettingTable {
         Set(all.filter { $0.readers.contains(reader) && $0.change == .start }.map(\.name))
     }
 
+    /// Bytes of a key and of a value in a request. No setting has a longer name, and each value is kept, listed and
+    /// written.
+    package static let keyBytesMax = 255
+    /// As above.
+    package static let valueBytesMax = 4096
+
     /// Why an operator cannot change a setting while its worker runs; nil when it can be.
     /// - Parameters:
     ///   - reader: whose request it is: `.broker` for 25, `.nameserver` for 318.
@@ -57,6 +63,14 @@ package enum SettingTable {
     ) -> String? {
         let shown = SettingRefusal.shown(name)
         let kind = reader == .nameserver ? "name server" : "broker"
+        guard name.utf8.count <= keyBytesMax else {
+            return "there is no setting \(shown): its name has \(name.utf8.count) bytes"
+        }
+        guard value.utf8.count <= valueBytesMax else {
+            return
+                "the value for \(shown) has \(value.utf8.count) bytes, a request may set \(valueBytesMax): a longer "
+                + "one belongs into the configuration file"
+        }
         guard let setting = byName[name] else {
             if told.contains(name) { return "\(shown) is what the supervisor tells a broker" }
             if let foreign = RocketMQSettings.verdict(name, value) {

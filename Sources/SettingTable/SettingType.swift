@@ -185,6 +185,8 @@ package enum SettingType: Sendable {
 
     /// Where a number ends to be one, and what its writer probably meant.
     private static func detail(ofNumber text: String) -> String {
+        // The digits stand in the answer.
+        guard text.utf8.count <= 64 else { return "; the text is too long" }
         let sign = text.hasPrefix("-") || text.hasPrefix("+") ? 1 : 0
         let digits = text.dropFirst(sign).prefix { $0.isASCII && $0.isNumber }
         let rest = text.dropFirst(sign + digits.count)

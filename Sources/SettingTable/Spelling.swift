@@ -1,15 +1,25 @@
 /// The known name that an unknown one was meant to be.
 package enum Spelling {
+    /// Bytes of a word for which a name is looked for: the search costs their product with all names.
+    static let bytesMax = 64
+
     /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several
-    /// the nearest. nil: none is near.
+    /// the nearest. nil: none is near, or the word is longer than any name.
     package static func nearest(to word: String, among names: some Sequence<String>) -> String? {
+        guard word.utf8.count <= bytesMax else { return nil }
         let letters = Array(word.lowercased().utf8)
-        let near = names.map { ($0, distance(letters, Array($0.lowercased().utf8))) }
-            .min { ($0.1, $0.0) < ($1.1, $1.0) }
+        let near = names.compactMap { name -> (String, Int)? in
+            let other = Array(name.lowercased().utf8)
+            // So many letters are missing or too many.
+            guard abs(other.count - letters.count) <= wrongMax else { return nil }
+            return (name, distance(letters, other))
+        }.min { ($0.1, $0.0) < ($1.1, $1.0) }
         // Of short words nearly everything is near.
-        guard let (name, wrong) = near, wrong <= min(2, letters.count / 3) else { return nil }
+        guard let (name, wrong) = near, wrong <= min(wrongMax, letters.count / 3) else { return nil }
         return name
     }
+
+    private static let wrongMax = 2
 
     /// Letters to change, add or leave out; two that changed places count as one (Damerau).
     private static func distance(_ one: [UInt8], _ other: [UInt8]) -> Int {

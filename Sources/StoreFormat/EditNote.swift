@@ -11,8 +11,6 @@ import MessageModel
 /// RocketMQ enters such records into no queue and no index, and so serves the message as it was first sent. Its
 /// prepared transaction offset is the physical offset of the version it replaced, back to the first.
 package struct EditNote: Equatable, Sendable {
-    /// The property's name.
-    package static let property: StaticString = "APUS_EDIT"
     /// Bytes of `by` at most.
     package static let byMax = 64
     /// Bytes of a note at most, with its name and separators.
@@ -85,10 +83,10 @@ extension CommitLogRecordView {
     /// True for the mark that a message is deleted, false for a newer version; nil for all other records.
     package var deletesMessage: Bool? {
         guard SysFlag.transactionValue(sysFlag) == SysFlag.transactionRollbackType else { return nil }
-        return property(EditNote.property).flatMap { EditNote.deletes($0) }
+        return property(PropertyName.edit).flatMap { EditNote.deletes($0) }
     }
 
     /// What the newest edit of the message states, also of a copy that was delivered elsewhere; nil when it was sent
     /// like this.
-    package var editNote: EditNote? { property(EditNote.property).flatMap { EditNote($0) } }
+    package var editNote: EditNote? { property(PropertyName.edit).flatMap { EditNote($0) } }
 }

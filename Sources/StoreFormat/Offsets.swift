@@ -172,9 +172,19 @@ package enum StoreFileName {
         return String(repeating: "0", count: max(0, 20 - digits.utf8.count)) + digits
     }
 
-    /// Nil when the name is not one of ours (a temporary or foreign file).
+    /// No file of a store begins behind it, bytes: the lengths of files can be added to any offset up to here.
+    package static let maximumOffset: Int64 = 1 << 60
+
+    /// Nil when the name is not one of ours (a temporary or foreign file, or one no store comes to).
     package static func offset(of name: String) -> Int64? {
-        guard name.utf8.count == 20, name.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else { return nil }
-        return Int64(name)
+        guard isNumber(name), let offset = Int64(name), offset <= maximumOffset else { return nil }
+        return offset
+    }
+
+    /// The name looks like one of ours, and no store comes to its offset.
+    package static func isBeyondAll(_ name: String) -> Bool { isNumber(name) && offset(of: name) == nil }
+
+    private static func isNumber(_ name: String) -> Bool {
+        name.utf8.count == 20 && name.utf8.allSatisfy { $0 >= 0x30 && $0 <= 0x39 }
     }
 }

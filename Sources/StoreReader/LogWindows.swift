@@ -55,7 +55,7 @@ package final class LogWindows {
     /// pointer is valid until the next call.
     @inline(__always)
     package func bytes(at offset: PhysicalOffset, size: Int) -> UnsafeRawBufferPointer? {
-        if offset >= currentStart, size >= 0, offset + Int64(size) <= currentEnd, let base = currentBase {
+        if offset >= currentStart, size >= 0, offset <= currentEnd - Int64(size), let base = currentBase {
             return UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size)
         }
         return find(offset, size)
@@ -87,7 +87,10 @@ package final class LogWindows {
     }
 
     private func find(_ offset: PhysicalOffset, _ size: Int) -> UnsafeRawBufferPointer? {
-        guard offset.rawValue >= 0, size >= 0 else { return nil }
+        // A damaged entry may name any offset, and no file is so large that one begins up there.
+        guard offset.rawValue >= 0, offset.rawValue <= Int64.max / 2, size >= 0, Int64(size) <= Int64.max / 4 else {
+            return nil
+        }
         clock += 1
         let end = offset + Int64(size)
         let base = base(of: offset)

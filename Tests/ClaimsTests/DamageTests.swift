@@ -155,6 +155,78 @@ struct DamageTests {
         }
     }
 
+    /// A journal of one block.
+    static func journal(_ write: (inout EntryBytes) -> Void) -> [String: [UInt8]] {
+        var payload = EntryBytes()
+        payload.signed(0)
+        write(&payload)
+        var bytes = ClaimFile.Header(kind: .journal, number: 1, time: 0).encoded
+        bytes.number(UInt64(payload.count))
+        let checksum = bytes.count
+        bytes.fixed32(0)
+        bytes.append(payload)
+        bytes.setChecksum(at: checksum, from: checksum + 4, to: bytes.count)
+        return ["/store/popState/journal-00000001": bytes.bytes]
+    }
+
+    /// A store with a client and a table of this number; what the log says of them.
+    private static func numbered(client: UInt32, table: UInt32) throws -> (Machine, damages: [String]) {
+        let files = journal { entries in
+            entries.byte(EntryKind.client.rawValue)
+            entries.number(client)
+            entries.text("known")
+            entries.byte(EntryKind.define.rawValue)
+            entries.number(table)
+            entries.text("group")
+            entries.text("topic")
+            entries.signed(7)
+            entries.signed(3)
+        }
+        var machine = try Machine()
+        try machine.restart(on: try disk(files))
+        return (machine, machine.book.lines.filter { $0.contains("damaged") })
+    }
+
+    @Test("numbers after which there are no further ones are damage", arguments: [1 << 31, .max - 1, .max] as [UInt32])
+    func largestNumbers(number: UInt32) throws {
+        for (client, table) in [(number, 1), (1, number)] as [(UInt32, UInt32)] {
+            let (found, damages) = try Self.numbered(client: client, table: table)
+            var machine = found
+            #expect(damages.count == 1 && machine.store.table(group: "group", topic: "topic", queueID: 7) == nil)
+            let clients = (0..<3).map { machine.store.client("new \($0)") }
+            #expect(Set(clients).count == 3 && !clients.contains(.unknown))
+            for queueID in 0..<3 as Range<Int32> {
+                _ = machine.store.pop(machine.table(queueID), new: [0], machine.clock)
+            }
+            try machine.store.commitTick()
+            let before = Picture(machine.store, at: machine.clock)
+            try machine.restart(on: machine.disk.afterKill())
+            #expect(Picture(machine.store, at: machine.clock) == before)
+        }
+    }
+
+    @Test("after the last number clients are unknown, and tables have numbers that are free; both are read again")
+    func lastNumbers() throws {
+        let last = ClaimFile.entryNumberLimit - 1
+        let (found, damages) = try Self.numbered(client: last, table: last)
+        var machine = found
+        #expect(damages.isEmpty && machine.table(7).floor == 3 && machine.table(7).number == last)
+        #expect(machine.store.client("known").number == last && machine.store.client("new") == .unknown)
+        #expect([0, 1, 2].map { machine.table($0).number } == [1, 2, 3])
+        machine.store.removeTables(topic: "topic")
+        for queueID in 3..<6 as Range<Int32> {
+            _ = machine.store.pop(machine.table(queueID), new: [0, 1], machine.clock, client: "new")
+        }
+        #expect([3, 4, 5].map { machine.table($0).number } == [1, 2, 3])
+        try machine.store.commitTick()
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.store.close()
+        try machine.restart()
+        #expect(Picture(machine.store, at: machine.clock) == before && machine.book.lines.isEmpty)
+    }
+
     /// Changes a few bytes of a block's entries and corrects its checksum.
     static func forge(_ bytes: inout [UInt8], _ random: inout SeededGenerator) {
         var blocks: [(checksum: Int, payload: Range<Int>)] = []

@@ -201,6 +201,18 @@ struct JournalTests {
         #expect(machine.table().claimedCount == 2)
     }
 
+    @Test("a run of a snapshot is not invisible for longer than a claim may be")
+    func tooLong() throws {
+        var machine = try Machine()
+        _ = machine.store.pop(machine.table(), new: [0], machine.clock)
+        machine.table().open?.runs.changeAll { $0.deadline = $0.popTime + (1 << 50) }
+        let disk = SimulatedDisk()
+        _ = try SnapshotFile.write(machine.store.registry, 1, machine.clock.wall, "/store/popState", disk)
+        try machine.restart(on: disk)
+        #expect(machine.table().claimedCount == 1)
+        #expect(machine.store.nextDeadline == machine.clock.steady + .claimInvisibleMax)
+    }
+
     @Test("a claim made after the wall clock was set back lasts over a restart as long as it was given out for")
     func deadlineAfterClockSetBack() throws {
         var machine = try Machine()
@@ -240,6 +252,84 @@ struct JournalTests {
         try machine.store.commitTick()
         try machine.restart(on: machine.disk.afterKill())
         #expect(Picture(machine.store, at: machine.clock) == before)
+    }
+
+    /// So many runs before those that are lost: these begin in the same chunk, with another, or are in several. So
+    /// many new ones: few of them lie behind as many chunks of lost ones.
+    @Test(
+        "new messages at the offsets of lost ones are in hands like others", arguments: [1, 31, 32, 33, 64] as [Int64],
+        [10, 70] as [Int64])
+    func logLostItsEnd(runs: Int64, count: Int64) throws {
+        var machine = try Machine()
+        func pop(_ offset: Int64) {
+            machine.clock.advance(1)
+            _ = machine.store.pop(machine.table(), new: [offset], machine.clock)
+        }
+        func same(_ what: String) throws {
+            let before = Picture(machine.store, at: machine.clock)
+            try machine.restart(on: machine.disk.afterKill())
+            #expect(Picture(machine.store, at: machine.clock) == before, "\(what)")
+        }
+        for offset in 0..<runs { pop(offset) }
+        for offset in 150..<200 as Range<Int64> { pop(offset) }
+        try machine.store.commitTick()
+        try machine.restart(on: machine.disk.afterKill(), bounds: { _ in (0, 120) })
+        #expect(machine.table().next == 120 && machine.table().claimedCount == Int(runs))
+        let next = 120 + count
+        for offset in 120..<next { pop(offset) }
+        try machine.store.commitTick()
+        // Replayed, and from a snapshot.
+        try same("replayed")
+        try machine.store.close()
+        try same("from a snapshot")
+        #expect(machine.book.lines.allSatisfy { !$0.contains("damage") }, "\(machine.book.lines)")
+        for offset in 120..<125 as Range<Int64> {
+            let popTime = machine.table().inHand(offset)?.popTime ?? 0
+            #expect(machine.table().acknowledge(offset, popTime: popTime) == .finished, "\(offset)")
+        }
+        machine.clock.advance(60_000)
+        _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        #expect(machine.table().due(limit: 999).map(\.offset) == Array(0..<runs) + Array(125..<next))
+        // Retention goes beyond them, and ends: live, and at a start.
+        machine.store.retain(machine.table(), from: 127)
+        #expect(machine.table().floor == 127 && machine.table().dueCount == Int(count) - 7)
+        try machine.store.commitTick()
+        try machine.restart(on: machine.disk.afterKill(), bounds: { _ in (128, next) })
+        #expect(machine.table().floor == 128 && machine.table().claimedCount == Int(count) - 8)
+        // The whole log is gone.
+        try machine.restart(on: machine.disk.afterKill(), bounds: { _ in (0, 0) })
+        #expect(machine.table().floor == 0 && machine.table().next == 0 && machine.table().open == nil)
+    }
+
+    @Test("a client that gives a message back and prolongs it in turns costs no attempts below 0, and no claims")
+    func attemptsBelowZero() throws {
+        var machine = try Machine()
+        let handles = machine.store.pop(machine.table(), new: [0, 1], machine.clock)
+        #expect(machine.table().acknowledge(1, popTime: handles[1] ?? 0) == .finished)
+        var popTime = try #require(handles[0])
+        for _ in 0..<3 {
+            machine.table().abandon([0], at: machine.clock.now)
+            #expect(machine.table().due(limit: 9).map(\.attempts) == [0])
+            popTime = try #require(
+                machine.table().change(0, popTime: popTime, invisible: 60_000, at: machine.clock.now))
+        }
+        try machine.store.commitTick()
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.store.close()
+        try machine.restart()
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        #expect(machine.table().state(of: 0, at: machine.clock.now).attempts == 0 && machine.book.lines.isEmpty)
+        // A former version may have written a negative number.
+        var single = try #require(machine.table().inHand(0))
+        single.attempt = -3
+        machine.table().open?.singles.set(0, to: single)
+        let disk = SimulatedDisk()
+        _ = try SnapshotFile.write(machine.store.registry, 1, machine.clock.wall, "/store/popState", disk)
+        try machine.restart(on: disk)
+        #expect(machine.table().claimedCount == 1 && machine.book.lines.isEmpty, "\(machine.book.lines)")
+        #expect(machine.table().state(of: 0, at: machine.clock.now).attempts == 0)
     }
 
     @Test("a refused write is tried again with the same bytes")

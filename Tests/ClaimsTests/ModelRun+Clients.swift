@@ -119,15 +119,27 @@ extension ModelRun {
         {
             // Expiry may be behind: then it is due already, and stays as it is.
             guard table.inHand(offset)?.isDue == false else { return }
-            table.abandon([offset], at: machine.clock.now)
-            var message = message
-            message.isDue = true
-            message.attempt -= 1
-            message.given = 0
-            message.until = machine.clock.steady
-            message.untilWall = machine.clock.wall
-            oracle.note(.takenBack, queue, offset, at: machine.clock.wall)
-            oracle.tables[queue]?.messages[offset] = message
+            abandon(queue, offset, message)
+            // Its client says that it has it all the same, and gives it back again.
+            while random.chance(40), let message = oracle.tables[queue]?.messages[offset] {
+                change(
+                    .init(queue: queue, offset: offset, popTime: message.popTime, delivery: message.delivery),
+                    invisible: 3000, hasFailed: false)
+                guard let changed = oracle.tables[queue]?.messages[offset], random.chance(80) else { return }
+                abandon(queue, offset, changed)
+            }
         }
+    }
+
+    private mutating func abandon(_ queue: Int32, _ offset: Int64, _ message: Oracle.Message) {
+        table(queue).abandon([offset], at: machine.clock.now)
+        var message = message
+        message.isDue = true
+        message.attempt = max(0, message.attempt - 1)
+        message.given = 0
+        message.until = machine.clock.steady
+        message.untilWall = machine.clock.wall
+        oracle.note(.takenBack, queue, offset, at: machine.clock.wall)
+        oracle.tables[queue]?.messages[offset] = message
     }
 }

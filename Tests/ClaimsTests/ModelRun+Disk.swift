@@ -24,10 +24,33 @@ extension ModelRun {
         try restart(on: machine.disk.afterKill())
     }
 
-    mutating func restart(on disk: SimulatedDisk) throws {
+    /// Logs have lost their ends: new messages get the offsets of those that are gone.
+    mutating func loseEnds() throws {
+        oracle = committed[committed.count - 1]
+        var ends: [Int32: Int64] = [:]
+        for (queue, table) in oracle.tables.sorted(by: { $0.key < $1.key }) where random.chance(70) {
+            ends[queue] = Int64.random(in: max(0, table.floor - 2)...table.next, using: &random)
+        }
+        try restart(on: machine.disk.afterKill(), ends: ends)
+        for (queue, end) in ends {
+            maximum[queue] = end
+            minimum[queue] = min(minimum[queue] ?? 0, end)
+            guard let table = oracle.tables[queue], table.next > end else { continue }
+            let left = table.messages.filter { $0.key < end }
+            oracle.tables[queue]?.messages = left
+            oracle.tables[queue]?.next = end
+            if left.isEmpty { oracle.tables[queue]?.attemptID = nil }
+            // What the queue gets there is another message.
+            oracle.trails[queue] = oracle.trails[queue]?.filter { $0.key < end }
+        }
+        for queue in ends.keys.sorted() where random.chance(70) { pop(queue) }
+    }
+
+    /// - Parameter ends: where queues end; others have everything.
+    mutating func restart(on disk: SimulatedDisk, ends: [Int32: Int64] = [:]) throws {
         if random.chance(30) { machine.clock.wall += Int64.random(in: -100_000...1_000_000, using: &random) }
         machine.clock.steady = Int64.random(in: 0...10_000_000, using: &random)
-        try machine.restart(on: disk)
+        try machine.restart(on: disk, bounds: { (0, ends[$0.queueID] ?? .max) })
         oracle.restart(wall: machine.clock.wall, steady: machine.clock.steady)
         restoreBounds()
     }

@@ -47,7 +47,8 @@ struct ModelRun {
             case ..<94: reset(queue())
             case ..<95: recreate(queue())
             case ..<96: abandonOrDrop(queue())
-            case ..<98: try kill()
+            case ..<97: try kill()
+            case ..<98: try loseEnds()
             default: if hasPowerCuts { try powerCut() } else { try kill() }
             }
             if oracle.handles.count > 2000 { oracle.handles.removeFirst(1000) }

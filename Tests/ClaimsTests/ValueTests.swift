@@ -114,6 +114,72 @@ struct ValueTests {
         #expect(list.expireFirst(at: 9)?.start == 32 && list.expireFirst(at: .max) == nil)
     }
 
+    /// A run of two offsets, found by none but its own: deadlines and pop times differ.
+    private static func append(_ start: Int64, to list: inout RunList, _ open: inout [Int64: Int64]) {
+        let deadline = 10_000 + start * 7 % 1000
+        list.append(Run(start: start, popTime: start, deadline: deadline, unfinished: 3, client: 1))
+        (open[start], open[start + 1]) = (deadline, deadline)
+    }
+
+    private static func finish(_ offset: Int64, in list: inout RunList, _ open: inout [Int64: Int64]) throws {
+        open[offset] = nil
+        list.finish(offset, at: try #require(list.find(offset), "\(offset) is lost"))
+    }
+
+    @Test("runs may begin lower again when what they replace is finished, also at the bounds of chunks")
+    func truncated() throws {
+        for bound in [0, 1, 2, 3, 62, 63, 64, 65, 66, 100, 126, 128, 130, 198, 199, 200, 300] as [Int64] {
+            for finished in [0, 1, 31, 32, 33, 64, 99] as [Int64] {
+                var list = RunList()
+                var open: [Int64: Int64] = [:]
+                for index in 0..<100 as Range<Int64> { Self.append(2 * index, to: &list, &open) }
+                for offset in 0..<2 * finished { try Self.finish(offset, in: &list, &open) }
+                // One chunk in the middle is finished, too.
+                for offset in (64..<128 as Range<Int64>).reversed() where open[offset] != nil {
+                    try Self.finish(offset, in: &list, &open)
+                }
+                for offset in open.keys.sorted() where offset >= bound { try Self.finish(offset, in: &list, &open) }
+                list.truncate(to: bound)
+                #expect(list.isEmpty == open.isEmpty && list.lowest() == open.keys.min())
+                for index in 0..<70 as Range<Int64> { Self.append(bound + 2 * index, to: &list, &open) }
+                var starts: [Int64] = []
+                list.forEach { starts.append($0.start) }
+                let what = "bound \(bound), \(finished) finished"
+                #expect(zip(starts, starts.dropFirst()).allSatisfy { $0 < $1 }, "\(what): \(starts)")
+                for offset in 0..<500 as Range<Int64> {
+                    #expect(list.find(offset)?.run.deadline == open[offset], "\(what): \(offset)")
+                }
+                #expect(list.lowest() == open.keys.min() && list.earliest <= open.values.min() ?? 0, "\(what)")
+                var deadlines: [Int64] = []
+                while let run = list.expireFirst(at: .max - 1) { deadlines.append(run.deadline) }
+                #expect(deadlines.count == starts.count && deadlines == deadlines.sorted(), "\(what)")
+                for offset in open.keys.sorted() { try Self.finish(offset, in: &list, &open) }
+                #expect(list.isEmpty && list.lowest() == nil, "\(what)")
+            }
+        }
+    }
+
+    @Test("a due run that is gone lends its place in the queue of due messages to no later run")
+    func dueAgain() throws {
+        var machine = try Machine()
+        let table = machine.table()
+        for offset in [10, 50] as [Int64] {
+            _ = machine.store.pop(table, new: [offset], machine.clock, invisible: 100)
+            machine.clock.advance(10)
+        }
+        machine.clock.advance(100)
+        _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        #expect(table.due(limit: 9).map(\.offset) == [10, 50])
+        #expect(table.lowerWithoutJournal(to: 40) == 1 && table.next == 40)
+        for offset in [40, 50] as [Int64] {
+            machine.clock.advance(10)
+            _ = machine.store.pop(table, new: [offset], machine.clock, invisible: 100)
+        }
+        machine.clock.advance(100)
+        _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        #expect(table.due(limit: 9).map(\.offset) == [10, 40, 50])
+    }
+
     @Test("names of clients without claims are forgotten, their numbers not given again")
     func clients() {
         var names = ClientNames()

@@ -123,4 +123,39 @@ struct JSONTests {
             #expect((try? JSONValue(parsing: value.bytes())) == value, "seed \(seed): \(bytes)")
         }
     }
+
+    @Test("depth and size are bounded by the reader's limits, and a writer that knows them writes nothing beyond")
+    func limits() throws {
+        func nested(_ depth: Int) -> String {
+            String(repeating: "[", count: depth) + String(repeating: "]", count: depth)
+        }
+        let (foreign, tables) = (JSONReader.Limits.foreign, JSONReader.Limits.tables)
+        #expect(tables.depth >= foreign.depth + 8 && tables.bytes >= 16 * foreign.bytes)
+        for limits in [foreign, tables] {
+            let deepest = try JSONValue(parsing: Array(nested(limits.depth).utf8), limits: limits)
+            #expect(deepest.depth == limits.depth)
+            #expect(try deepest.bytes(.pretty, within: limits) == Array(nested(limits.depth).utf8))
+            let error = #expect(throws: JSONError.self) {
+                try JSONValue(parsing: Array(nested(limits.depth + 1).utf8), limits: limits)
+            }
+            #expect(error?.reason == .tooDeep)
+            let unwritten = #expect(throws: JSONError.self) {
+                try JSONValue.array([deepest]).bytes(.pretty, within: limits)
+            }
+            #expect(unwritten?.reason == .tooDeep)
+        }
+        let small = JSONReader.Limits(depth: 3, bytes: 20)
+        let text = Array(#"{"a":[1,2,3,4,5,67]}"#.utf8)
+        #expect(try JSONValue(parsing: text, limits: small).bytes([], within: small) == text)
+        #expect(throws: JSONError(reason: .tooLarge, offset: 20)) { try JSONValue(parsing: text + [32], limits: small) }
+        #expect(throws: JSONError(reason: .tooLarge, offset: 23)) {
+            try JSONValue(parsing: text).bytes(.pretty, within: small)
+        }
+        // A key may be an object, whose text is written as it is.
+        let key = try JSONValue(parsing: #"{{"q":[[1]]}:{}}"#)
+        #expect(key.depth == 4)
+        #expect(throws: JSONError.self) { try key.bytes([], within: small) }
+        #expect(try JSONValue(parsing: #"{"[[[[":1}"#).bytes([], within: small).count == 10)
+        #expect(JSONValue.null.depth == 0)
+    }
 }

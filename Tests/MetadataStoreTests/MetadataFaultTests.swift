@@ -10,9 +10,12 @@ import Testing
     /// A metadata file is loadable after a power cut at any moment, and holds the old or the new bytes.
     @Test func powerCuts() throws {
         var random = SeededGenerator(seed: 5)
-        var disk = SimulatedDisk()
+        let clock = MovedClock()
+        var disk = SimulatedDisk(now: { clock.now })
         var saved = -1
         for round in 0..<2000 {
+            // Files of two saves differ in their times, too.
+            clock.advance(1)
             let file = MetadataFile(path: "/store/config/topics.json", disk: disk)
             let steps = Int.random(in: 0...12, using: &random)
             let fault = DiskFault()

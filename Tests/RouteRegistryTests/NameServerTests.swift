@@ -401,12 +401,15 @@ struct NameServerTests {
             if let text {
                 let body = Array(text.utf8)
                 #expect(try await client.invoke(RemotingCommand(.updateNamesrvConfig, body: body)).code == 0)
+                let long = String(repeating: "k", count: 25_000)
                 for (nonsense, words) in [
                     ("orderMessageEnable=perhaps", "true or false"), ("x=1", "no setting x"), ("a=\\u1", "line 1"),
+                    (long + "=1", "its name has 25000 bytes"), ("orderMessageEnable=" + long, "has 25000 bytes"),
                 ] {
                     let refused = try await client.invoke(
                         RemotingCommand(.updateNamesrvConfig, body: Array(nonsense.utf8)))
                     #expect(refused.code == 1 && refused.remark?.contains(words) == true, "\(refused.remark ?? "")")
+                    #expect((refused.remark?.count ?? 1000) < 300)
                 }
             }
             let body = try await client.invoke(RemotingCommand(.getNamesrvConfig)).body

@@ -165,4 +165,41 @@ struct SettingTableTests {
         let error = #expect(throws: JavaProperties.Malformed.self) { try JavaProperties.parse("a=1\nb=\\u12") }
         #expect(error?.line == 2)
     }
+
+    @Test("the name that was meant, of words that are not longer than any name")
+    func spelling() {
+        let names = ["fileReservedTime", "deleteWhen", "traceOn", "x"]
+        func nearest(_ word: String) -> String? { Spelling.nearest(to: word, among: names) }
+        #expect(nearest("filereservedtime") == "fileReservedTime" && nearest("fileReservdTme") == "fileReservedTime")
+        #expect(nearest("deletWehn") == "deleteWhen" && nearest("tracOn") == "traceOn")
+        #expect(nearest("fileReservTm") == nil && nearest("fileReservedTimeXYZ") == nil && nearest("y") == nil)
+        let long = String(repeating: "n", count: 64)
+        #expect(Spelling.nearest(to: long, among: [long + "mm"]) == long + "mm")
+        #expect(Spelling.nearest(to: long + "n", among: [long]) == nil)
+        // As many steps as letters, not as pairs of letters.
+        let longest = String(repeating: "n", count: 250_000)
+        #expect(Spelling.nearest(to: longest, among: [longest + "m"]) == nil)
+        #expect(Spelling.nearest(to: "traceOn", among: [longest, "traceon"]) == "traceon")
+    }
+
+    @Test("keys and values of 250 000 bytes are refused at once, and never shown whole")
+    func longTexts() throws {
+        let long = String(repeating: "1", count: 250_000)
+        func refusal(_ key: String, _ value: String) -> String? {
+            SettingTable.refusal(ofChange: key, to: value, by: .broker, restart: "")
+        }
+        for text in [refusal(long, "1"), refusal("traceOn", long), refusal("tls." + long, "true")] {
+            #expect(text?.isEmpty == false && (text?.count ?? 1000) < 300, "\(text ?? "nil")")
+        }
+        #expect(refusal(long, "1")?.contains("its name has 250000 bytes") == true)
+        #expect(refusal("namesrvAddr", String(repeating: "a:1;", count: 1025))?.contains("4100 bytes") == true)
+        #expect(refusal("namesrvAddr", String(repeating: "a:1;", count: 1024)) == nil)
+        // A file's values have no such bound; what is said of them has.
+        for key in ["traceOn", "fileReservedTime", "brokerRole", "deleteWhen", "namesrvAddr", "brokerName"] {
+            for text in [long, long + " # remark", long + "L", "\(long) * \(long)"] {
+                let error = #expect(throws: SettingRefusal.self) { try SettingTable.canonical(key, text) }
+                #expect((error?.description.count ?? 1000) < 400, "\(key)")
+            }
+        }
+    }
 }

@@ -32,6 +32,14 @@ import Testing
         #expect(windows.bytes(at: PhysicalOffset(end - 10), size: 20) == nil)
         #expect(windows.bytes(at: PhysicalOffset(-1), size: 1) == nil)
         #expect(windows.bytes(at: PhysicalOffset(0), size: -1) == nil)
+        // A damaged entry may name any offset, before anything was read and after.
+        for _ in 0..<2 {
+            for offset in [Int64.min, 1 << 60, Int64.max - 100, Int64.max] {
+                #expect(windows.bytes(at: PhysicalOffset(offset), size: 200) == nil)
+                #expect(windows.bytes(at: PhysicalOffset(offset), size: .max) == nil)
+            }
+            #expect(windows.bytes(at: PhysicalOffset(0), size: 10) != nil)
+        }
     }
 
     /// Mapped past its end, a file that is shorter than its name promises would end the process when it is read.

@@ -34,16 +34,24 @@ struct FloorTests {
         #expect(folders == rows, "rows and folders differ in \(folders.symmetricDifference(rows).sorted())")
     }
 
+    /// Pairs of a room and one it names that does not lie lower.
+    static func upward(in table: RoomTable) -> [String] {
+        table.rooms.values.flatMap { room in
+            room.mayImport.filter { name in table.rooms[name].map { $0.floor >= room.floor } ?? false }
+                .map { "\(room.name) may not name \($0)" }
+        }.sorted()
+    }
+
     @Test("the rooms a row names lie on a lower floor")
     func rowsPointDown() {
-        for room in table.rooms.values {
-            for name in room.mayImport {
-                guard let other = table.rooms[name] else { continue }
-                #expect(
-                    other.floor < room.floor, "\(room.name) (floor \(room.floor)) may not name \(name) (\(other.floor))"
-                )
-            }
-        }
+        #expect(Self.upward(in: table) == [])
+        let planted = RoomTable(
+            markdown: """
+                | 1 | `Low` | ground | `High` |
+                | 2 | `High` | engine | `Low` `Side` |
+                | 2 | `Side` | engine | `Logging` |
+                """)
+        #expect(Self.upward(in: planted) == ["High may not name Side", "Low may not name High"])
     }
 
     @Test("every import line is allowed by the room's row")

@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 
 /// States of a broker in which it refuses some requests, in the order in which they are looked at.
@@ -170,7 +171,7 @@ final class Admission {
     private func fields(_ refusal: Refusal) -> [(String, String)] {
         switch refusal {
         case .send: sendResponseFields
-        case .recall: [("MSG_REGION", regionID)]
+        case .recall: [("\(PropertyName.region)", regionID)]
         case .never, .sendBack, .transaction, .pop, .claim, .tables: []
         }
     }

@@ -85,7 +85,7 @@ extension AdminBrokerProcessor {
         return tables.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
     }
 
-    /// Why a topic is not made or changed: its numbers of queues, or the client's rate of new topics.
+    /// Why a topic is not made or changed: its numbers of queues, its texts, or the client's rate of new topics.
     func refusal(of config: TopicConfig, _ client: ClientContext) -> (ResponseCode, String)? {
         let topic = config.topicName
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else {
@@ -101,6 +101,9 @@ extension AdminBrokerProcessor {
                 "perm \(config.perm) of the topic \(topic) is no permission: 2 writes, 4 reads, 6 both (1 more: others "
                     + "inherit); nothing was changed"
             )
+        }
+        if let problem = config.problem {
+            return (.systemError, "topic \(topic): \(problem); nothing was changed")
         }
         let queues = max(config.readQueueNums, config.writeQueueNums)
         guard queues <= QueueCounts.maximum else {
@@ -203,7 +206,8 @@ extension AdminBrokerProcessor {
         return nil
     }
 
-    /// Why a group is not made or changed: the number of its retry queues, or the client's rate of new groups.
+    /// Why a group is not made or changed: the number of its retry queues, its other fields, or the client's
+    /// rate of new groups.
     func refusalToMake(_ config: SubscriptionGroupConfig, _ client: ClientContext) -> (ResponseCode, String)? {
         let group = config.groupName
         guard (0...QueueCounts.maximum).contains(config.retryQueueNums) else {
@@ -212,6 +216,9 @@ extension AdminBrokerProcessor {
                 "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(QueueCounts.maximum); "
                     + "nothing was changed"
             )
+        }
+        if let problem = config.problem {
+            return (.systemError, "group [\(group)]: \(problem); nothing was changed")
         }
         guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client.connection.remoteAddress) else {
             return nil

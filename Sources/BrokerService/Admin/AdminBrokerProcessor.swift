@@ -263,7 +263,10 @@ final class AdminBrokerProcessor {
     func updateConfig(_ request: borrowing Request) {
         let pairs: [(String, String)]
         do throws(JavaProperties.Malformed) {
-            pairs = try JavaProperties.parse(String(decoding: request.body, as: UTF8.self)).map { ($0.key, $0.value) }
+            let entries = try JavaProperties.parse(String(decoding: request.body, as: UTF8.self))
+            // Of several values of one key the last counts, as in Java; each one taken costs the loop time.
+            let last = Dictionary(entries.indices.map { (entries[$0].key, $0) }, uniquingKeysWith: { $1 })
+            pairs = last.values.sorted().map { (entries[$0].key, entries[$0].value) }
         } catch {
             return request.answer(.systemError, remark: "\(error); nothing was changed")
         }
@@ -277,7 +280,8 @@ final class AdminBrokerProcessor {
             return request.answer(.systemError, remark: refusal)
         }
         let changes = pairs.map {
-            "\($0.0) from '\(before[$0.0] ?? "")' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
+            let former = SettingRefusal.shown(before[$0.0] ?? "")
+            return "\($0.0) from '\(former)' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
         }
         environment.logger.notice("settings changed by \(request.client.address): \(changes.joined(separator: ", "))")
         let asker = request.asker

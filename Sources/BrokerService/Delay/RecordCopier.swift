@@ -109,8 +109,8 @@ struct RecordCopier {
             suffix.bytes.append(contentsOf: String(value).utf8)
             suffix.bytes.append(StoredProperties.propertyEnd)
         }
-        add(TimerProperties.enqueueMilliseconds, enqueued)
-        add(TimerProperties.dequeueMilliseconds, dequeued)
+        add(PropertyName.timerEnqueueMilliseconds, enqueued)
+        add(PropertyName.timerDequeueMilliseconds, dequeued)
     }
 
     private func putAside(_ record: CommitLogRecordView, _ reason: String) -> Outcome {

@@ -11,7 +11,7 @@ import StoreFormat
 ///
 /// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`). RocketMQ's own file
 /// `config/delayOffset.json` is written every 10 s and counts only deliveries that survive power loss.
-final class ScheduleMessageService {
+final class ScheduleMessageService: WaitingObserver {
     /// Delivered in one slice, all levels together, and bytes after which it ends.
     static let deliverBatch = 256
     static let deliverBytes = 4 << 20
@@ -59,17 +59,18 @@ final class ScheduleMessageService {
         }
         for index in levels.indices {
             let queue = storage.store.findConsumeQueue(topic: .schedule, queueID: Int32(index))
-            QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
-                guard levels[index].dueMillis == Int64.max else { return }
-                levels[index].dueMillis = levels[index].due(
-                    arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue,
-                    now: environment.now())
-                arm()
-            }
-            queue.wantsArrival = true
+            QueueWatch.observe(queue, by: self)
             look(index)
         }
         durable = levels.map(\.committed)
+        arm()
+    }
+
+    func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
+        let index = Int(queueID)
+        guard levels[index].dueMillis == Int64.max else { return }
+        levels[index].dueMillis = levels[index].due(
+            arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue, now: environment.now())
         arm()
     }
 

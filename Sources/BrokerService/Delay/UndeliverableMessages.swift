@@ -9,8 +9,6 @@ import StoreFormat
 /// operators find them.
 final class UndeliverableMessages {
     static let topic = TopicNames.undeliverable
-    /// The property that contains the reason.
-    static let reason: StaticString = "UNDELIVERABLE_REASON"
     /// Milliseconds between two lines of the log; what happens in between is counted in the next one.
     static let logMillis: Int64 = 1000
 
@@ -37,7 +35,7 @@ final class UndeliverableMessages {
         _ = tables.topics.findOrCreate(.undeliverable, queueNums: 1, perm: Permission.read | Permission.write)
         // The reason may quote names; separators of properties must not come in by them.
         let text = reason.utf8.filter { $0 >= 32 && $0 != 127 }.prefix(512)
-        let suffix = Array("\(Self.reason)\u{1}".utf8) + text
+        let suffix = Array("\(PropertyName.undeliverableReason)\u{1}".utf8) + text
         var outcome = append(record, suffix)
         if case .refused(let refusal) = outcome, !refusal.isPassing { outcome = append(record, []) }
         if case .appended(let result) = outcome { log(record, reason, result) }

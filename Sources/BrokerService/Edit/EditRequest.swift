@@ -118,16 +118,22 @@ struct EditRequest {
     }
 
     /// What a message is found, delayed, retried or accounted by. Tags and keys have fields of their own.
-    private static let names: Set<String> = [
-        "KEYS", "TAGS", "UNIQ_KEY", "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID",
-        "TRAN_MSG", "PGROUP", "CLUSTER", "MSG_REGION", "TRACE_ON", "__CRC32#", "RECONSUME_TIME",
-        "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "INNER_MULTI_DISPATCH",
-        "INNER_MULTI_QUEUE_OFFSET", "INNER_NUM", "__SHARDINGKEY",
-    ]
+    private static let names: Set<String> = Set(
+        [
+            PropertyName.keys, PropertyName.tags, PropertyName.uniqueKey, PropertyName.delayLevel,
+            PropertyName.waitStoreMsgOK, PropertyName.realTopic, PropertyName.realQueueID, PropertyName.retryTopic,
+            PropertyName.originMessageID, PropertyName.isPrepared, PropertyName.producerGroup, PropertyName.cluster,
+            PropertyName.region, PropertyName.traceSwitch, PropertyName.recordCRC, PropertyName.reconsumeTime,
+            PropertyName.maxReconsumeTimes, PropertyName.consumeStartTime, PropertyName.popHandle,
+            PropertyName.firstPopTime, PropertyName.innerMultiDispatch, PropertyName.innerMultiQueueOffset,
+            PropertyName.innerNum, PropertyName.shardingKey, PropertyName.checkImmunityTime,
+        ].map { "\($0)" } + HalfMessage.brokersOwn.map { "\($0)" })
+    private static let prefixes = [
+        PropertyName.timerPrefix, PropertyName.apusPrefix, PropertyName.deadLetterOriginPrefix,
+    ].map { "\($0)" }
 
     private static func isBrokersOwn(_ name: String) -> Bool {
-        names.contains(name) || name.hasPrefix("TIMER_") || name.hasPrefix("APUS_") || name.hasPrefix("DLQ_ORIGIN_")
-            || HalfMessage.brokersOwn.contains { "\($0)" == name } || name == "\(HalfMessage.checkImmunityTime)"
+        names.contains(name) || prefixes.contains { name.hasPrefix($0) }
     }
 
     /// The properties of the version that is made.

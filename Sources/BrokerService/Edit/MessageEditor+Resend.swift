@@ -5,17 +5,16 @@ import StoreFormat
 
 /// Sending a message once more.
 extension MessageEditor {
-    /// On messages that were sent anew: the ID of the message they are copies of, and who sent them.
-    static let resentFrom = "APUS_RESENT_FROM"
-    static let resentBy = "APUS_RESENT_BY"
-
     /// What belongs to the first message alone.
     private static let dropped = [
-        "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "TRAN_MSG", "PGROUP",
-        "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "APUS_EDIT",
-        "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_OUT_MS", "TIMER_ENQUEUE_MS",
-        "TIMER_DEQUEUE_MS", "TIMER_ROLL_TIMES", "DEAD_LETTER_REASON", "UNDELIVERABLE_REASON", "APUS_HALF_OFFSET",
-        "TRANSACTION_CHECK_TIMES", "TRAN_PREPARED_QUEUE_OFFSET",
+        PropertyName.delayLevel, PropertyName.waitStoreMsgOK, PropertyName.realTopic, PropertyName.realQueueID,
+        PropertyName.retryTopic, PropertyName.originMessageID, PropertyName.isPrepared, PropertyName.producerGroup,
+        PropertyName.reconsumeTime, PropertyName.maxReconsumeTimes, PropertyName.consumeStartTime,
+        PropertyName.popHandle, PropertyName.firstPopTime, PropertyName.edit, PropertyName.timerDelaySeconds,
+        PropertyName.timerDelayMilliseconds, PropertyName.timerDeliverMilliseconds, PropertyName.timerOutMilliseconds,
+        PropertyName.timerEnqueueMilliseconds, PropertyName.timerDequeueMilliseconds, PropertyName.timerRollTimes,
+        PropertyName.deadLetterReason, PropertyName.undeliverableReason, PropertyName.halfOffset,
+        PropertyName.transactionCheckTimes, PropertyName.preparedQueueOffset,
     ]
 
     /// In these, REAL_TOPIC is the broker's word; elsewhere clients may have written it.
@@ -62,8 +61,8 @@ extension MessageEditor {
         edit.apply(to: &properties)
         let key = UniqueKey.make(at: environment.now())
         properties[PropertyName.uniqueKey] = key
-        properties[Self.resentFrom] = message.uniqueKey ?? message.messageID
-        properties[Self.resentBy] = edit.by
+        properties[PropertyName.resentFrom] = message.uniqueKey ?? message.messageID
+        properties[PropertyName.resentBy] = edit.by
         let outcome = topic.nameBytes.withUnsafeBytes { name in
             properties.bytes.withUnsafeBytes { properties in
                 (edit.body ?? []).withUnsafeBytes { body in

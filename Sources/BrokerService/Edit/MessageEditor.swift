@@ -256,7 +256,7 @@ final class MessageEditor {
         let note = note(edit, message, deletes: deletes)
         var properties = PropertyList(record.properties)
         if deletes { properties.keep(Self.keptByDeletion) } else { edit.apply(to: &properties) }
-        properties[EditNote.property] = note.text
+        properties[PropertyName.edit] = note.text
         let body: [UInt8]? = deletes ? [] : edit.body
         let outcome = properties.bytes.withUnsafeBytes { properties in
             (body ?? []).withUnsafeBytes { bytes in
@@ -333,7 +333,7 @@ final class MessageEditor {
         properties[PropertyName.delayLevel] = nil
         properties.makeTimer(due: due, topic: topic, queueID: queueID)
         let note = note(edit, message, deletes: false)
-        properties[EditNote.property] = note.text
+        properties[PropertyName.edit] = note.text
         guard properties.bytes.count + TimerProperties.reservedBytes <= Int(Int16.max) else {
             return refused(.propertiesTooLarge)
         }

@@ -56,8 +56,8 @@ final class QueryAssignmentProcessor {
             guard queues.count <= Self.queuesMax else {
                 return asker.answer(
                     .systemError,
-                    remark: "topic \(body.topic) has \(queues.count) queues, the broker divides at most "
-                        + "\(Self.queuesMax): let clients divide them (clientRebalance)")
+                    remark: "topic \(body.topic) has more than \(Self.queuesMax) queues, the broker divides no "
+                        + "more: let clients divide them (clientRebalance)")
             }
             asker.answer(.success, body: answer(body, queues))
         }

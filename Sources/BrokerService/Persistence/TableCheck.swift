@@ -9,7 +9,7 @@ extension ConfigurationFile {
     /// flipped bit in a name, another file's content) is unusable, and its backup is used. Nothing is silently left
     /// out. Entries that are none make it no more than usable: loading parks them.
     func quality(of bytes: [UInt8]) -> MetadataFile.Quality {
-        guard let json = try? JSONValue(parsing: bytes) else { return .unusable }
+        guard let json = try? JSONValue(parsing: bytes, limits: .tables) else { return .unusable }
         switch self {
         case .changedSettings: return ChangedSettings.accepts(json) ? .good : .unusable
         case .topics:

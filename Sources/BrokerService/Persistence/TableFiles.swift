@@ -76,7 +76,7 @@ final class TableFiles {
     }
 
     private func take(_ file: ConfigurationFile, _ bytes: [UInt8]) throws {
-        let refused = try self[file].load(file: JSONValue(parsing: bytes))
+        let refused = try self[file].load(file: JSONValue(parsing: bytes, limits: .tables))
         if !refused.isEmpty { park(refused, of: file) }
     }
 

@@ -44,6 +44,8 @@ final class TableKeeper {
     private var isStopped = false
     /// Writes begun since the start; for tests.
     private(set) var writes = 0
+    /// Of the texts that are written; for tests, too.
+    var limits = JSONReader.Limits.tables
 
     init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ files: TableFiles) {
         self.environment = environment
@@ -84,11 +86,11 @@ final class TableKeeper {
         writes += 1
         let made = tables.topics.made
         let path = files.path(file)
-        let disk = environment.disk
+        let (disk, limits) = (environment.disk, limits)
         files[file].copied(in: environment.slices) { [self] text in
             let save = { [self] in
                 (file == .consumerOffsets ? environment.offsetWork : work).submit(
-                    { () -> String? in Self.save(text(), path, disk) },
+                    { () -> String? in Self.save(text(), path, disk, limits) },
                     then: { [self] failure in ended(file, upTo, made, failure) })
             }
             // A deleted topic that is on disk again must not find its former queues there after a kill.
@@ -96,10 +98,19 @@ final class TableKeeper {
         }
     }
 
-    private static func save(_ json: JSONValue, _ path: String, _ disk: any Disk) -> String? {
-        do throws(MetadataError) {
-            try MetadataFile(path: path, disk: disk).save(json.bytes(.pretty))
+    /// A table that a start could not read never takes the place of one it can, nor of its backup.
+    private static func save(
+        _ json: JSONValue, _ path: String, _ disk: any Disk, _ limits: JSONReader.Limits
+    ) -> String? {
+        do {
+            let text = try json.bytes(.pretty, within: limits)
+            try MetadataFile(path: path, disk: disk).save(text)
             return nil
+        } catch let error as JSONError {
+            return """
+                its \(error.offset) bytes could not be read again by a start (\(error.reason.rawValue)); the former \
+                file stays; delete topics and groups that are not used any more
+                """
         } catch {
             return "\(error)"
         }
@@ -171,7 +182,7 @@ final class TableKeeper {
     /// Writes a table now, on this thread: while the broker opens.
     /// - Throws: it was not written.
     func keep(_ file: File) throws(BrokerError) {
-        if let failure = Self.save(files[file].fileJSON, files.path(file), environment.disk) {
+        if let failure = Self.save(files[file].fileJSON, files.path(file), environment.disk, limits) {
             throw .notKept(path: files.path(file), reason: failure)
         }
         files[file].markWritten()
@@ -179,7 +190,7 @@ final class TableKeeper {
 
     private func writeNow(_ file: File) {
         let path = files.path(file)
-        if let failure = Self.save(files[file].fileJSON, path, environment.disk) {
+        if let failure = Self.save(files[file].fileJSON, path, environment.disk, limits) {
             states[file]?.failure = failure
             environment.logger.error("\(path) was not written, its last changes are lost: \(failure)")
         } else {

@@ -12,8 +12,6 @@ import StoreFormat
 /// letter, never to none. A power cut may leave the journal's last second and take the log's: as for any message that
 /// is acknowledged before it is flushed. Confined to the broker's event loop.
 final class PopDeadLetters {
-    /// The property that contains the reason.
-    static let reason: StaticString = "DEAD_LETTER_REASON"
     /// Bytes of dead letters a tick has, about; a test may set it.
     var bytesMax = 4 << 20
     /// Reasons that are remembered for a later try.
@@ -114,7 +112,8 @@ final class PopDeadLetters {
             var properties = PropertyList(sentBack: record, from: origin.name)
             properties.waitForNothing()
             let end = failure.map { "failed (\($0)), popped \(tries) times" }
-            properties[Self.reason] = "\(end ?? "popped \(tries) times without an acknowledgement"); \(rule)"
+            properties[PropertyName.deadLetterReason] =
+                "\(end ?? "popped \(tries) times without an acknowledgement"); \(rule)"
             let queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
             let outcome = storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                 draft.reconsumeTimes = tries

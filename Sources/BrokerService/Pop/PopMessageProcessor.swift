@@ -413,7 +413,7 @@ final class PopMessageProcessor {
                     }
                     let offset = record.queueOffset.rawValue
                     let isNext = offset >= part.fresh.last.map { $0 + 1 } ?? part.next && offset < end
-                    if isNext, !isShared || record.property(PopCopy.firstPopTime) != nil {
+                    if isNext, !isShared || record.property(PropertyName.firstPopTime) != nil {
                         part.fresh.append(record.queueOffset.rawValue)
                         let start = PhysicalOffset(range.start.rawValue + Int64(place))
                         part.freshRecords.append(LogRange(start: start, length: record.totalSize, count: 1))
@@ -655,24 +655,14 @@ enum PopAnswer {
         var counts: [String] = []
         for part in pop.parts {
             let queueID = part.queue.queueID
-            let queue = "\(part.source.kind.rawValue) \(queueID) "
-            var list = queue
-            list.reserveCapacity(queue.utf8.count + 20 * part.count)
-            var lowest: Int64?
-            for again in [part.reopened, part.due] {
-                for message in again {
-                    if lowest != nil { list.append(",") }
-                    list.append(String(message.offset))
-                    lowest = min(lowest ?? .max, message.offset)
-                }
-            }
-            for offset in part.fresh {
-                if lowest != nil { list.append(",") }
-                list.append(String(offset))
-                lowest = min(lowest ?? .max, offset)
-            }
-            starts.append(queue + String(lowest ?? part.next))
-            offsets.append(list)
+            var list = OffsetList(part.source.kind, queueID, count: part.count)
+            for message in part.reopened { list.append(message.offset) }
+            for message in part.due { list.append(message.offset) }
+            for offset in part.fresh { list.append(offset) }
+            var start = OffsetList(part.source.kind, queueID, count: 1)
+            start.append(list.lowest ?? part.next)
+            starts.append(start.text)
+            offsets.append(list.text)
             guard pop.isOrdered else { continue }
             for message in part.reopened + part.due where message.attempts > 0 {
                 counts.append("\(part.source.kind.rawValue) qo\(queueID)%\(message.offset) \(message.attempts)")
@@ -681,9 +671,51 @@ enum PopAnswer {
         var fields = [
             ("popTime", String(popTime)), ("invisibleTime", String(pop.invisibleMillis)),
             ("reviveQid", pop.isOrdered ? String(PopHandle.orderedReviveQueue) : "0"), ("restNum", String(pop.rest)),
-            ("startOffsetInfo", starts.joined(separator: ";")), ("msgOffsetInfo", offsets.joined(separator: ";")),
+            ("startOffsetInfo", joined(starts)), ("msgOffsetInfo", joined(offsets)),
         ]
-        if !counts.isEmpty { fields.append(("orderCountInfo", counts.joined(separator: ";"))) }
+        if !counts.isEmpty { fields.append(("orderCountInfo", joined(counts))) }
         return fields
+    }
+
+    private static func joined(_ entries: [String]) -> String {
+        entries.count == 1 ? entries[0] : entries.joined(separator: ";")
+    }
+}
+
+/// One entry of those strings: `KIND QUEUE OFFSET,OFFSET…`. Written digit by digit: an answer has 32 offsets, and a
+/// string for each of them would be a good part of what a pop costs.
+private struct OffsetList {
+    private var bytes: [UInt8] = []
+    private(set) var lowest: Int64?
+
+    init(_ kind: PopTopicKind, _ queueID: Int32, count: Int) {
+        bytes.reserveCapacity(24 + 20 * count)
+        bytes += kind.rawValue.utf8
+        bytes.append(UInt8(ascii: " "))
+        append(decimal: Int64(queueID))
+        bytes.append(UInt8(ascii: " "))
+    }
+
+    var text: String { String(decoding: bytes, as: UTF8.self) }
+
+    mutating func append(_ offset: Int64) {
+        if let lowest {
+            bytes.append(UInt8(ascii: ","))
+            if offset < lowest { self.lowest = offset }
+        } else {
+            lowest = offset
+        }
+        append(decimal: offset)
+    }
+
+    private mutating func append(decimal number: Int64) {
+        if number < 0 { bytes.append(UInt8(ascii: "-")) }
+        let start = bytes.count
+        var rest = number.magnitude
+        repeat {
+            bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10))
+            rest /= 10
+        } while rest > 0
+        bytes[start...].reverse()
     }
 }

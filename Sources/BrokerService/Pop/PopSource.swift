@@ -68,10 +68,6 @@ final class PopRetryTopics {
 
 /// A record of a retry topic as a popping client gets it.
 enum PopCopy {
-    /// When RocketMQ handed the message out first; each of its copies has it.
-    static let firstPopTime: StaticString = "1ST_POP_TIME"
-    static let handle: StaticString = "POP_CK"
-
     /// The record under the topic the client has asked for, and with its handle. Clients make the handles of all others
     /// themselves, and the topic of this one is not theirs.
     /// - Parameter attempts: deliveries by this broker before this one.
@@ -79,7 +75,7 @@ enum PopCopy {
         _ record: CommitLogRecordView, topic: [UInt8], handle: PopHandle, attempts: Int32
     ) -> [UInt8] {
         var list = PropertyList(record.properties)
-        list[Self.handle] = handle.text
+        list[PropertyName.popHandle] = handle.text
         let properties = list.bytes
         var bytes: [UInt8] = []
         // As it is, where the handle has no room: clients make one of the name of the retry topic.

@@ -90,7 +90,7 @@ final class PopTakeover {
         }
         read(queue, from: from, tags: Self.tags) { record, offset in
             guard let topic = record.property(PropertyName.realTopic), TopicNames.isRevive(topic) else { return false }
-            let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
+            let due = record.property(PropertyName.timerOutMilliseconds).flatMap(TimerProperties.integer) ?? 0
             guard let delivered else { return true }
             return TimerKey(due: due, sequence: offset) > delivered.watermark || offset >= delivered.ingested
         }

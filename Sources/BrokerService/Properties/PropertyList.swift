@@ -39,12 +39,13 @@ struct PropertyList {
 
     /// When the message wants to be delivered, if it states that.
     func timerRequest(now: Int64, maxDelay: Int64) -> TimerProperties.Delivery {
-        guard pairs.contains(where: { $0.name.hasPrefix("TIMER_DEL") }) else { return .now }
+        let prefix = "\(PropertyName.timerRequestPrefix)"
+        guard pairs.contains(where: { $0.name.hasPrefix(prefix) }) else { return .now }
         return bytes.withUnsafeBytes { TimerProperties.request($0, now: now, maxDelay: maxDelay) }
     }
 
     mutating func makeTimer(due: Int64, topic: String, queueID: Int32) {
-        self["\(TimerProperties.outMilliseconds)"] = String(due)
+        self[PropertyName.timerOutMilliseconds] = String(due)
         self[PropertyName.realTopic] = topic
         self[PropertyName.realQueueID] = String(queueID)
     }

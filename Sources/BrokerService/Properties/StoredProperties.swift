@@ -41,13 +41,14 @@ struct StoredProperties {
 
         /// As RocketMQ 4.9 stores them.
         init(cluster: String) {
-            bytes = Array("CLUSTER\u{1}\(cluster)".utf8)
+            bytes = Array("\(PropertyName.cluster)\u{1}\(cluster)".utf8)
         }
 
         /// As RocketMQ 5 stores them: without MSG_REGION its consumers throw their trace records away
         /// (AsyncTraceDispatcher).
         init(cluster: String, region: String, traceOn: Bool) {
-            bytes = Array("CLUSTER\u{1}\(cluster)\u{2}MSG_REGION\u{1}\(region)\u{2}TRACE_ON\u{1}\(traceOn)".utf8)
+            let regionOn = "\(PropertyName.region)\u{1}\(region)\u{2}\(PropertyName.traceSwitch)\u{1}\(traceOn)"
+            bytes = Array("\(PropertyName.cluster)\u{1}\(cluster)\u{2}\(regionOn)".utf8)
         }
     }
 
@@ -112,13 +113,13 @@ struct StoredProperties {
         case 8 where name.matches(PropertyName.recordCRC): return
         case 8 where dropsRegion && name.matches(PropertyName.traceSwitch): return
         // Only the store's newer versions of messages have it.
-        case 9 where name.matches(EditNote.property): return
+        case 9 where name.matches(PropertyName.edit): return
         case 10 where dropsRegion && name.matches(PropertyName.region): return
         case 8 where name.matches(PropertyName.isPrepared):
             isPreparedTransaction = value.matches("true", ignoringCase: true)
-        case 14 where name.matches(TimerProperties.delayMilliseconds): hasTimer = true
-        case 15 where name.matches(TimerProperties.delaySeconds): hasTimer = true
-        case 16 where name.matches(TimerProperties.deliverMilliseconds): hasTimer = true
+        case 14 where name.matches(PropertyName.timerDelayMilliseconds): hasTimer = true
+        case 15 where name.matches(PropertyName.timerDelaySeconds): hasTimer = true
+        case 16 where name.matches(PropertyName.timerDeliverMilliseconds): hasTimer = true
         default: break
         }
         separate()

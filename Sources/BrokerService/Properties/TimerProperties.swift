@@ -3,22 +3,10 @@ import StoreFormat
 
 /// What a message states about the time of its delivery (RocketMQ 5's properties) and what the broker makes of it.
 enum TimerProperties {
-    static let delaySeconds: StaticString = "TIMER_DELAY_SEC"
-    static let delayMilliseconds: StaticString = "TIMER_DELAY_MS"
-    static let deliverMilliseconds: StaticString = "TIMER_DELIVER_MS"
-    /// The time the broker has worked out; only the broker writes it.
-    static let outMilliseconds: StaticString = "TIMER_OUT_MS"
-    /// A cancellation: topic and unique key of the message to stop, joined by `+`.
-    static let deleteUniqueKey: StaticString = "TIMER_DEL_UNIQKEY"
-    /// Apus's own: the cancellation of an edit, `TimerCancellation.text`.
-    static let cancels: StaticString = "APUS_CANCELS"
-    static let enqueueMilliseconds: StaticString = "TIMER_ENQUEUE_MS"
-    static let dequeueMilliseconds: StaticString = "TIMER_DEQUEUE_MS"
-    /// How often RocketMQ 5 has stored a message again because its wheel is too short for the delay.
-    static let rollTimes: StaticString = "TIMER_ROLL_TIMES"
-
     /// By which a message asks for a time.
-    static let requests = [delaySeconds, delayMilliseconds, deliverMilliseconds]
+    static let requests = [
+        PropertyName.timerDelaySeconds, PropertyName.timerDelayMilliseconds, PropertyName.timerDeliverMilliseconds,
+    ]
 
     /// What the broker adds on the way in and out must still fit into 32 767 bytes of properties.
     static let reservedBytes = 512
@@ -36,21 +24,22 @@ enum TimerProperties {
     ///   - properties: as they will be stored, without a delay level: that one wins.
     ///   - maxDelay: milliseconds.
     static func request(_ properties: UnsafeRawBufferPointer, now: Int64, maxDelay: Int64) -> Delivery {
-        if MessageProperties.value(of: outMilliseconds, in: properties) != nil { return .now }
+        if MessageProperties.value(of: PropertyName.timerOutMilliseconds, in: properties) != nil { return .now }
         let due: Int64?
-        if let text = MessageProperties.value(of: delaySeconds, in: properties) {
+        if let text = MessageProperties.value(of: PropertyName.timerDelaySeconds, in: properties) {
             due = integer(text).flatMap { checked($0.multipliedReportingOverflow(by: 1000)) }
                 .flatMap { checked(now.addingReportingOverflow($0)) }
-        } else if let text = MessageProperties.value(of: delayMilliseconds, in: properties) {
+        } else if let text = MessageProperties.value(of: PropertyName.timerDelayMilliseconds, in: properties) {
             due = integer(text).flatMap { checked(now.addingReportingOverflow($0)) }
-        } else if let text = MessageProperties.value(of: deliverMilliseconds, in: properties) {
+        } else if let text = MessageProperties.value(of: PropertyName.timerDeliverMilliseconds, in: properties) {
             due = integer(text)
         } else {
             return .now
         }
         guard let due else { return .illegal }
         guard due > now else {
-            return MessageProperties.value(of: deleteUniqueKey, in: properties) == nil ? .now : .illegal
+            return MessageProperties.value(of: PropertyName.timerDeleteUniqueKey, in: properties) == nil
+                ? .now : .illegal
         }
         return due - now > maxDelay ? .illegal : .at(due)
     }
@@ -78,7 +67,7 @@ enum TimerProperties {
         return topic + "@\(record.bornTimestamp)@\(record.bornHost)@\(record.storedBodyCRC)"
     }
 
-    static func isRolled(_ record: CommitLogRecordView) -> Bool { record.property(rollTimes) != nil }
+    static func isRolled(_ record: CommitLogRecordView) -> Bool { record.property(PropertyName.timerRollTimes) != nil }
 
     static func illegalRemark(maxDelay: Int64) -> String {
         "timer message illegal, the delay time should not be bigger than the max delay \(maxDelay)ms; "

@@ -4,21 +4,21 @@ import MessageModel
 enum TopicNames {
     static let autoCreateKey = TopicName.autoCreateKey.text
     static let schedule = TopicName.schedule.text
-    static let benchmark = "BenchmarkTest"
+    static let benchmark = "\(KnownTopic.benchmark)"
     static let half = TopicName.half.text
     static let opHalf = TopicName.opHalf.text
-    static let trace = "RMQ_SYS_TRACE_TOPIC"
+    static let trace = "\(KnownTopic.trace)"
     static let transactionCheckMaxTime = TopicName.transactionCheckMaxTime.text
-    static let selfTest = "SELF_TEST_TOPIC"
-    static let offsetMovedEvent = "OFFSET_MOVED_EVENT"
+    static let selfTest = "\(KnownTopic.selfTest)"
+    static let offsetMovedEvent = "\(KnownTopic.offsetMovedEvent)"
     static let timer = TopicName.timer.text
     /// Apus's own (`UndeliverableMessages`).
     static let undeliverable = TopicName.undeliverable.text
-    static let systemPrefix = "rmq_sys_"
+    static let systemPrefix = "\(KnownTopic.systemPrefix)"
     static let retryPrefix = TopicName.retryPrefix
-    static let replySuffix = "REPLY_TOPIC"
+    static let replySuffix = "\(KnownTopic.replySuffix)"
     /// RocketMQ's log of pops and acknowledgements: this, and the cluster's name.
-    static let revivePrefix = "rmq_sys_REVIVE_LOG_"
+    static let revivePrefix = "\(KnownTopic.revivePrefix)"
     /// How far that log was worked off.
     static let reviveGroup = GroupName(constant: "CID_RMQ_SYS_REVIVE_GROUP")
 

@@ -97,7 +97,7 @@ final class PullRequestHold {
             stirred.append(watch)
         }
         for observer in watch.observers { observer.messageArrived(in: queue.queueID) }
-        watch.arrivalOfDelayed?(arrival)
+        watch.waiting?.waitingArrived(in: queue.queueID, arrival)
     }
 
     /// Runs what the tick has woken: a first slice now, the rest in slices of later turns.

@@ -92,6 +92,12 @@ protocol ArrivalObserver: AnyObject {
     func messageArrived(in queueID: Int32)
 }
 
+/// Takes in what waits in a queue of the broker's own: delay levels, timer messages, half messages.
+protocol WaitingObserver: AnyObject {
+    /// A message of the queue has become readable. Called during dispatch: it only takes note.
+    func waitingArrived(in queueID: Int32, _ arrival: MessageArrival)
+}
+
 /// What waits at one queue; hangs at `ConsumeQueue.context`.
 final class QueueWatch {
     /// Pulls to be looked at for what has arrived; those that came after that are not among them.
@@ -108,8 +114,8 @@ final class QueueWatch {
     var isStirred = false
     /// Notified of each message.
     private(set) var observers: [any ArrivalObserver] = []
-    /// The delay level whose messages the queue holds, for queues of `SCHEDULE_TOPIC_XXXX`.
-    var arrivalOfDelayed: ((MessageArrival) -> Void)?
+    /// Of a queue of the broker's own. It lives as long as the store.
+    private(set) unowned var waiting: (any WaitingObserver)?
 
     static func of(_ queue: ConsumeQueue) -> QueueWatch {
         if let watch = queue.context as? QueueWatch { return watch }
@@ -119,7 +125,13 @@ final class QueueWatch {
     }
 
     /// No read waits for messages.
-    var isIdle: Bool { pulls.isEmpty && batch == nil && arrivalOfDelayed == nil && observers.isEmpty }
+    var isIdle: Bool { pulls.isEmpty && batch == nil && waiting == nil && observers.isEmpty }
+
+    /// The queue is one of the broker's own.
+    static func observe(_ queue: ConsumeQueue, by observer: any WaitingObserver) {
+        of(queue).waiting = observer
+        queue.wantsArrival = true
+    }
 
     func add(_ observer: any ArrivalObserver) { observers.append(observer) }
 

@@ -61,7 +61,7 @@ extension NameserverRegistration: TopicRoutes {
             if case .success(let answer) = result, answer.responseCode == .success,
                 let route = try? TopicRouteData(body: answer.body)
             {
-                others = queues(of: topic, in: route)
+                others = Self.queues(of: topic, in: route, besides: environment.configuration.brokerName)
             }
             // Without an answer this broker's own queues are what is known.
             let all = (others ?? []) + ownQueues(of: topic)
@@ -70,15 +70,17 @@ extension NameserverRegistration: TopicRoutes {
         }
     }
 
-    /// Those of other brokers.
-    private func queues(of topic: String, in route: TopicRouteData) -> [MessageQueue] {
-        route.queueDatas.filter {
-            $0.perm & Permission.read != 0 && $0.brokerName != environment.configuration.brokerName
-        }.flatMap { data in
-            (0..<max(0, min(data.readQueueNums, QueueLimits.queuesPerTopic))).map {
-                MessageQueue(topic: topic, brokerName: data.brokerName, queueID: $0)
+    /// Those of other brokers; no more than show that they are too many to be divided.
+    static func queues(of topic: String, in route: TopicRouteData, besides own: String) -> [MessageQueue] {
+        var queues: [MessageQueue] = []
+        for data in route.queueDatas where data.perm & Permission.read != 0 && data.brokerName != own {
+            let room = QueryAssignmentProcessor.queuesMax + 1 - queues.count
+            guard room > 0 else { break }
+            for id in 0..<max(0, min(Int(data.readQueueNums), Int(QueueLimits.queuesPerTopic), room)) {
+                queues.append(MessageQueue(topic: topic, brokerName: data.brokerName, queueID: Int32(id)))
             }
         }
+        return queues
     }
 
     /// As the topic is now, whatever name servers have received.

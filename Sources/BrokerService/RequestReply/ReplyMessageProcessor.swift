@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -10,8 +11,8 @@ import StoreFormat
 /// own answer states whether the push arrived.
 final class ReplyMessageProcessor {
     static let pushTimeout = TimeAmount.seconds(10)
-    static let replyToClient = "REPLY_TO_CLIENT"
-    static let pushReplyTime = "PUSH_REPLY_TIME"
+    static let replyToClient = "\(PropertyName.replyToClient)"
+    static let pushReplyTime = "\(PropertyName.pushReplyTime)"
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables

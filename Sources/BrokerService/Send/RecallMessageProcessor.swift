@@ -27,7 +27,7 @@ final class RecallMessageProcessor {
         let topic = try request.extFields.required("topic")
         let text = try request.extFields.required("recallHandle")
         let group = request.extFields.string("producerGroup") ?? ""
-        let region = [("MSG_REGION", environment.configuration.regionID)]
+        let region = [("\(PropertyName.region)", environment.configuration.regionID)]
         func refuse(_ code: ResponseCode, _ remark: String) {
             request.answer(code, remark: remark, fields: region)
         }
@@ -64,11 +64,11 @@ final class RecallMessageProcessor {
         _ handle: RecallHandle, due: Int64, group: String, bornHost: HostAddress, now: Int64
     ) -> AppendOutcome {
         var properties = PropertyList()
-        properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey
+        properties[PropertyName.timerDeleteUniqueKey] = handle.topic + "+" + handle.uniqueKey
         properties[PropertyName.uniqueKey] = handle.uniqueKey
-        properties["\(TimerProperties.deliverMilliseconds)"] = handle.timestamp
-        properties["\(TimerProperties.outMilliseconds)"] = String(due)
-        properties["BORN_TIMESTAMP"] = String(now)
+        properties[PropertyName.timerDeliverMilliseconds] = handle.timestamp
+        properties[PropertyName.timerOutMilliseconds] = String(due)
+        properties[PropertyName.bornTimestamp] = String(now)
         if !group.isEmpty { properties[PropertyName.producerGroup] = group }
         properties[PropertyName.tags] = Self.tag
         properties[PropertyName.realTopic] = handle.topic

@@ -357,7 +357,7 @@ final class SendMessageProcessor {
                 if let handle = recallHandle(target.topic, due) {
                     place.acknowledgement = .sendWith(environment.sendResponseFields + [("recallHandle", handle)])
                 }
-                properties.append(TimerProperties.outMilliseconds, String(due).utf8)
+                properties.append(PropertyName.timerOutMilliseconds, String(due).utf8)
                 place.topic = kinds.timers.makeTopic()
                 place.queueID = 0
                 place.growth = 0

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import MessageStore
 import StoreFormat
 
@@ -44,19 +45,25 @@ struct MessageEdits {
         steps.reverse()
     }
 
+    /// Begin the names of what waiting and delivery add.
+    private static let added = [PropertyName.timerPrefix, PropertyName.realPrefix, PropertyName.apusPrefix].map {
+        "\($0)"
+    }
+    private static let labels = ["\(PropertyName.tags)": "tags", "\(PropertyName.keys)": "keys"]
+
     /// Names of what differs, as `edited by` lists them.
     private static func changes(_ older: StoredMessage, _ newer: StoredMessage) -> [String] {
         guard newer.note?.deletes != true else { return [] }
         var changed: [String] = []
         if older.bodyHash != newer.bodyHash { changed.append("body") }
         if older.reconsumeTimes != newer.reconsumeTimes { changed.append("retries") }
-        let names = Set(older.parts.keys).union(newer.parts.keys).subtracting(["\(EditNote.property)"])
+        let names = Set(older.parts.keys).union(newer.parts.keys).subtracting(["\(PropertyName.edit)"])
         // What waiting and delivery add is no change.
         let others = names.filter { name in
-            name != "DELAY" && !["TIMER_", "REAL_", "APUS_"].contains { name.hasPrefix($0) }
+            name != "\(PropertyName.delayLevel)" && !Self.added.contains { name.hasPrefix($0) }
         }
         for name in others.sorted() where older.parts[name] != newer.parts[name] {
-            changed.append(name == "TAGS" ? "tags" : name == "KEYS" ? "keys" : name)
+            changed.append(Self.labels[name] ?? name)
         }
         return changed
     }

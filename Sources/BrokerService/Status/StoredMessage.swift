@@ -55,9 +55,9 @@ struct StoredMessage {
         reconsumeTimes = record.reconsumeTimes
         originID = properties[PropertyName.originMessageID]
         realTopic = properties[PropertyName.realTopic]
-        timerDue = properties[TimerProperties.outMilliseconds].flatMap { Int64($0) }
-        isCancellation = properties[TimerProperties.deleteUniqueKey] != nil
-        isRolled = properties[TimerProperties.rollTimes] != nil
+        timerDue = properties[PropertyName.timerOutMilliseconds].flatMap { Int64($0) }
+        isCancellation = properties[PropertyName.timerDeleteUniqueKey] != nil
+        isRolled = properties[PropertyName.timerRollTimes] != nil
         note = record.editNote
         previous = record.preparedTransactionOffset
         bodyHash = record.storedBodyCRC

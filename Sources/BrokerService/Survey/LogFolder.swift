@@ -15,18 +15,26 @@ final class LogFolder {
     /// A read that failed ends the survey: nothing may be counted as absent that could not be read.
     private var failure: SystemError?
 
+    /// Bytes: a larger file is no log file of any broker's.
+    private static let fileSizeMax: Int64 = 1 << 40
+
     /// - Throws: the folder cannot be read.
     init(_ path: String, _ disk: any Disk) throws(SystemError) {
         self.path = path
-        bases = try disk.list(path).compactMap { StoreFileName.offset(of: $0) }.sorted()
+        let names = try disk.list(path)
+        bases = names.compactMap { StoreFileName.offset(of: $0) }.sorted()
         var sizes: [Int64: Int64] = [:]
         for base in bases {
             sizes[base] = try disk.information("\(path)/\(StoreFileName.of(offset: base))")?.size ?? 0
         }
         // One of odd size must not decide for all others.
-        let counts = Dictionary(sizes.values.map { ($0, 1) }, uniquingKeysWith: +)
+        let counts = Dictionary(
+            sizes.values.filter { $0 <= Self.fileSizeMax }.map { ($0, 1) }, uniquingKeysWith: +)
         fileSize = counts.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key ?? 0
         view = fileSize > 0 ? CommitLogView(directory: path, fileSize: Int(fileSize), disk: disk) : nil
+        for name in names.sorted() where StoreFileName.isBeyondAll(name) {
+            damage.append("\(name) names an offset no log comes to: it is left alone")
+        }
         for base in bases where sizes[base] != fileSize {
             damage.append("\(StoreFileName.of(offset: base)) has \(sizes[base] ?? 0) bytes, the others \(fileSize)")
         }

@@ -18,7 +18,8 @@ struct QueueFolder {
 
     /// Nil when the folder has no queue files.
     init?(_ path: String, _ disk: any Disk) throws(SystemError) {
-        var bases = try disk.list(path).compactMap { StoreFileName.offset(of: $0) }.sorted()
+        var bases = try disk.list(path).compactMap { StoreFileName.offset(of: $0) }
+            .filter { $0 % Self.entrySize == 0 }.sorted()
         guard !bases.isEmpty else { return nil }
         var sizes: [Int64] = []
         for base in bases { sizes.append(try disk.information("\(path)/\(StoreFileName.of(offset: base))")?.size ?? 0) }

@@ -179,7 +179,7 @@ package struct StoreFindings {
         let levels = report.delays.filter { $0.delayMillis == nil && $0.pending > 0 }
         if !levels.isEmpty {
             decide(
-                "\(levels.reduce(0) { $0 + $1.pending }) messages wait in delay levels beyond the standard 18 "
+                "\(levels.reduce(0) { $0 +| $1.pending }) messages wait in delay levels beyond the standard 18 "
                     + "(\(levels.map { String($0.level) }.joined(separator: ", ")))",
                 "the next broker needs the same messageDelayLevel as before; apus config import takes it over")
         }

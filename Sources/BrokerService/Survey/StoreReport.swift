@@ -1,3 +1,5 @@
+import MessageModel
+
 /// What a store directory of RocketMQ or Apus holds, as `StoreSurvey` has read it: facts only. `StoreFindings` states
 /// what they mean.
 ///
@@ -60,7 +62,7 @@ package struct StoreReport: Sendable {
         /// As `topics.json` has them; empty when it does not know the topic.
         package var attributes: [String: String] = [:]
         /// Messages of all queues that are still in the log.
-        package var messages: Int64 { queues.reduce(0) { $0 + max(0, $1.end - $1.first) } }
+        package var messages: Int64 { queues.reduce(0) { $0 +| max(0, $1.end - $1.first) } }
     }
 
     /// How far a group has come in one topic.

@@ -43,10 +43,10 @@ extension StoreSurvey {
             case .empty(let reason):
                 noted.append(.init(name: file.rawValue, problem: reason, consequence: .nothingUsed))
                 return nil
-            case .current(let bytes): return try? JSONValue(parsing: bytes)
+            case .current(let bytes): return try? JSONValue(parsing: bytes, limits: .tables)
             case .backup(let bytes, let reason):
                 noted.append(.init(name: file.rawValue, problem: reason, consequence: .backupUsed))
-                return try? JSONValue(parsing: bytes)
+                return try? JSONValue(parsing: bytes, limits: .tables)
             }
         } catch {
             if case .disk(let error) = error { throw error }
@@ -90,7 +90,8 @@ extension StoreSurvey {
         }
         // Those without a message have no queue yet.
         let withQueues = Set(report.topics.map(\.name))
-        for config in read where !withQueues.contains(config.topicName) {
+        // The table may name a topic twice.
+        for config in configs.values where !withQueues.contains(config.topicName) {
             report.topics.append(
                 StoreReport.Topic(
                     name: config.topicName, queues: [], isKnown: true, attributes: config.attributes ?? [:]))
@@ -110,7 +111,7 @@ extension StoreSurvey {
     }
 
     private mutating func readProgress() {
-        let queues = Dictionary(uniqueKeysWithValues: report.topics.map { ($0.name, $0.queues) })
+        let queues = Dictionary(report.topics.map { ($0.name, $0.queues) }, uniquingKeysWith: +)
         for (topic, groups) in offsets {
             for (group, offsets) in groups where !Self.ownGroups.contains(group) {
                 var lag: Int64 = 0

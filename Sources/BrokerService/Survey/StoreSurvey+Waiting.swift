@@ -79,7 +79,7 @@ extension StoreSurvey {
                 }
             }
             // A handle made by Apache names the millisecond after the due time.
-            return stops(waiting.key.due) ?? stops(waiting.key.due + 1).flatMap { $0.isRecall ? $0 : nil }
+            return stops(waiting.key.due) ?? stops(waiting.key.due +| 1).flatMap { $0.isRecall ? $0 : nil }
         }
     }
 
@@ -99,7 +99,7 @@ extension StoreSurvey {
         var again: Int64 = 0
         func take(_ record: CommitLogRecordView, _ key: TimerKey) {
             let isDelivered = key <= known.watermark && key.sequence < known.ingested
-            if record.property(TimerProperties.deleteUniqueKey) != nil {
+            if record.property(PropertyName.timerDeleteUniqueKey) != nil {
                 guard !isDelivered, let cancellation = TimerCancellation(record, sequence: key.sequence) else { return }
                 cancellations.add(cancellation, due: key.due)
             } else if !isDelivered {
@@ -139,8 +139,8 @@ extension StoreSurvey {
     }
 
     private static func due(_ record: CommitLogRecordView) -> Int64 {
-        let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
-        return min(max(0, due), 1 << 56)
+        let due = record.property(PropertyName.timerOutMilliseconds).flatMap(TimerProperties.integer) ?? 0
+        return min(max(0, due), TimerFrame.dueMax)
     }
 
     private static func name(_ record: CommitLogRecordView) -> Int {
@@ -185,8 +185,8 @@ extension StoreSurvey {
             open.opArrived(naming: named)
             ended.formUnion(named)
         }
-        try records(of: half, from: from.half) { record, _ in
-            let half = HalfMessage(record)
+        try records(of: half, from: from.half) { record, offset in
+            let half = HalfMessage(record, at: offset)
             open.arrived(
                 half,
                 isEnded: ended.contains(half.queueOffset)

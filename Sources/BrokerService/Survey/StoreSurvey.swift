@@ -255,12 +255,11 @@ package struct StoreSurvey {
     /// A file below config that is no table of Apus's; nil when there is none, or no JSON.
     func json(_ name: String) throws(SystemError) -> JSONValue? {
         let path = "\(configuration.configPath)/\(name)"
-        guard let size = try disk.information(path)?.size, size > 0, size <= Int64(JSONReader.Limits.bytes) else {
-            return nil
-        }
+        let limits = JSONReader.Limits.tables
+        guard let size = try disk.information(path)?.size, size > 0, size <= Int64(limits.bytes) else { return nil }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(size), alignment: 8)
         defer { buffer.deallocate() }
         let count = try disk.open(path, .read).read(into: buffer, at: 0)
-        return try? JSONValue(parsing: UnsafeRawBufferPointer(rebasing: buffer[0..<count]))
+        return try? JSONValue(parsing: UnsafeRawBufferPointer(rebasing: buffer[0..<count]), limits: limits)
     }
 }

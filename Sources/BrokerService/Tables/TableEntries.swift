@@ -43,12 +43,16 @@ struct TableEntries<Entry> {
 }
 
 extension [RefusedEntry] {
-    /// The first ones with their reasons, for a line of the log. Names are foreign: quoted, shortened, on one line.
+    /// The first ones with their reasons, for a line of the log. Both are foreign: shortened, on one line.
     var summary: String {
         prefix(3).map { entry in
-            let name = entry.key.unicodeScalars.prefix(64).map { $0.escaped(asASCII: false) }.joined()
-            return "\"\(name)\" (\(entry.reason))"
+            "\"\(Self.shown(entry.key, 64))\" (\(Self.shown(entry.reason, 256)))"
         }.joined(separator: ", ") + (count > 3 ? " and \(count - 3) more" : "")
+    }
+
+    /// A reason may have another name in it.
+    private static func shown(_ text: String, _ count: Int) -> String {
+        text.unicodeScalars.prefix(count).map { $0.escaped(asASCII: false) }.joined()
     }
 
     /// All of them as they were, for an operator.

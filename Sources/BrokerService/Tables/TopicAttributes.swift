@@ -1,3 +1,5 @@
+import SettingTable
+
 /// Attributes of topics, which RocketMQ 5's tools change with `+key=value,-key` (AttributeParser, AttributeUtil,
 /// TopicAttributes): RocketMQ's, and those of `TopicPolicy`.
 enum TopicAttributes {
@@ -36,14 +38,16 @@ enum TopicAttributes {
                 key = String(part[..<sign])
                 value = String(part[part.index(after: sign)...])
                 guard key.hasPrefix("+") else {
-                    throw Refusal(description: "add/alter attribute format is wrong: \(key)")
+                    throw Refusal(description: "add/alter attribute format is wrong: \(SettingRefusal.shown(key))")
                 }
             } else {
                 key = String(part)
-                guard key.hasPrefix("-") else { throw Refusal(description: "delete attribute format is wrong: \(key)") }
+                guard key.hasPrefix("-") else {
+                    throw Refusal(description: "delete attribute format is wrong: \(SettingRefusal.shown(key))")
+                }
             }
             guard changes.updateValue(value, forKey: key) == nil else {
-                throw Refusal(description: "key duplication: \(key)")
+                throw Refusal(description: "key duplication: \(SettingRefusal.shown(key))")
             }
         }
         return changes
@@ -62,11 +66,14 @@ enum TopicAttributes {
             guard !key.isEmpty, !key.contains("+"), !key.contains("-") else {
                 throw Refusal(description: "kv string format wrong.")
             }
-            guard seen.insert(key).inserted else { throw Refusal(description: "alter duplication key. key: \(key)") }
+            guard seen.insert(key).inserted else {
+                throw Refusal(description: "alter duplication key. key: \(SettingRefusal.shown(key))")
+            }
             let rule = rules[key]
             guard rule != nil || TopicPolicy.attributeNames.contains(key) else {
                 let names = (rules.keys + TopicPolicy.attributeNames).sorted().joined(separator: ", ")
-                throw Refusal(description: "unsupported key: \(key)\nThe attributes are \(names).")
+                throw Refusal(
+                    description: "unsupported key: \(SettingRefusal.shown(key))\nThe attributes are \(names).")
             }
             switch signed.first {
             case "+":
@@ -79,14 +86,16 @@ enum TopicAttributes {
                 result[key] = value
             case "-":
                 guard current != nil else {
-                    throw Refusal(description: "only add attribute is supported while creating topic. key: \(key)")
+                    throw Refusal(
+                        description:
+                            "only add attribute is supported while creating topic. key: \(SettingRefusal.shown(key))")
                 }
                 guard result[key] != nil else {
-                    throw Refusal(description: "attempt to delete a nonexistent key: \(key)")
+                    throw Refusal(description: "attempt to delete a nonexistent key: \(SettingRefusal.shown(key))")
                 }
                 guard rule?.isChangeable ?? true else { throw unchangeable(key) }
                 result[key] = nil
-            default: throw Refusal(description: "wrong format key: \(key)")
+            default: throw Refusal(description: "wrong format key: \(SettingRefusal.shown(key))")
             }
         }
         return result
@@ -101,11 +110,13 @@ enum TopicAttributes {
             guard values.contains(value) else {
                 throw Refusal(
                     description:
-                        "value is not in set: \(key)=\(value)\nIt may be \(values.sorted().joined(separator: ", ")).")
+                        "value is not in set: \(key)=\(SettingRefusal.shown(value))\n"
+                        + "It may be \(values.sorted().joined(separator: ", "))."
+                )
             }
         } else {
             guard let number = Int64(value), number >= -1 else {
-                throw Refusal(description: "value is not in range: \(key)=\(value)")
+                throw Refusal(description: "value is not in range: \(key)=\(SettingRefusal.shown(value))")
             }
         }
         guard rule.usable.contains(value) else {

@@ -1,4 +1,5 @@
 import MessageModel
+import SettingTable
 
 /// How messages of a topic reach its consumers: attribute `apus.mode`, XXL-MQ's three modes.
 enum TopicMode: String, CaseIterable {
@@ -206,7 +207,8 @@ extension TopicPolicy {
     static func problem(_ key: String, _ value: String) -> String? {
         guard let attribute = attributes[key] else { return "unsupported key: \(key)" }
         var policy = Self()
-        return attribute.apply(value, &policy) ? nil : "\(key)=\(value): it is \(attribute.bounds)."
+        return attribute.apply(value, &policy)
+            ? nil : "\(key)=\(SettingRefusal.shown(value)): it is \(attribute.bounds)."
     }
 
     /// The policy of a topic; values that are none count as not set.

@@ -1,3 +1,4 @@
+import MessageModel
 import StoreFormat
 
 /// Which timer messages one cancellation stops: those of a key that are due at its time and were stored early enough.
@@ -15,7 +16,7 @@ struct TimerCancellation: Equatable, Sendable {
     var isRecall: Bool
 
     /// What `TIMER_DEL_UNIQKEY` contains then. No message of RocketMQ's has that key.
-    static let namesNothing = "APUS_EDIT"
+    static let namesNothing = "\(PropertyName.edit)"
 
     /// A producer's, or the withdrawal of a message that is not stored anew.
     /// - Parameter sequence: its own.
@@ -32,8 +33,8 @@ struct TimerCancellation: Equatable, Sendable {
     /// Nil when the record is no cancellation.
     /// - Parameter sequence: its own.
     init?(_ record: CommitLogRecordView, sequence: Int64) {
-        guard let named = record.property(TimerProperties.deleteUniqueKey) else { return nil }
-        if let text = record.property(TimerProperties.cancels) {
+        guard let named = record.property(PropertyName.timerDeleteUniqueKey) else { return nil }
+        if let text = record.property(PropertyName.cancels) {
             // What no edit has written stops nothing.
             guard let split = text.firstIndex(of: UInt8(ascii: "+")),
                 let before = TimerProperties.integer(UnsafeRawBufferPointer(rebasing: text[..<split]))

@@ -77,7 +77,8 @@ struct TimerBucket: Hashable, Sendable, Comparable {
     init?(fileName: String) {
         let parts = fileName.split(separator: "-", maxSplits: 1)
         guard parts.count == 2, let start = Int64(parts[1]),
-            let level = Level.allCases.first(where: { $0.letter == parts[0] }), start % level.width == 0
+            let level = Level.allCases.first(where: { $0.letter == parts[0] }), start % level.width == 0,
+            0...TimerFrame.dueMax ~= start
         else { return nil }
         self.init(level: level, start: start)
     }

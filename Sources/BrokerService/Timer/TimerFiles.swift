@@ -251,7 +251,7 @@ final class TimerFiles: @unchecked Sendable {
             (0..<4).map { bytes.loadUnaligned(fromByteOffset: $0 * 8, as: Int64.self).bigEndian }
         }
         guard numbers[0] > 0 else { return nil }
-        return ApacheNote(delivered: min(numbers[0] - 1, 1 << 56), taken: max(0, min(numbers[2], numbers[3])))
+        return ApacheNote(delivered: min(numbers[0] - 1, TimerFrame.dueMax), taken: max(0, min(numbers[2], numbers[3])))
     }
 
     // MARK: - Checkpoint

@@ -15,6 +15,8 @@ enum TimerFrame {
     static let magic: UInt32 = 0x4154_4D52
     static let headerSize = 32
     static let alignment = 8
+    /// The latest time a message may wait for, milliseconds since 1970: adding to it does not overflow.
+    static let dueMax: Int64 = 1 << 56
     static let message: UInt32 = 1
     static let cancellation: UInt32 = 2
     static let editCancellation: UInt32 = 3
@@ -93,7 +95,9 @@ enum TimerFrame {
         guard let base = file.baseAddress, BigEndian.load(base, offset, as: UInt32.self) == magic else { return nil }
         let count = Int(BigEndian.load(base, offset + 12, as: UInt32.self))
         let kind = BigEndian.load(base, offset + 8, as: UInt32.self)
-        guard (message...editCancellation).contains(kind), count <= file.count - offset - headerSize else { return nil }
+        guard (message...editCancellation).contains(kind), count <= file.count - offset - headerSize,
+            count <= Int(Int32.max)
+        else { return nil }
         let covered = UnsafeRawBufferPointer(start: base + offset + 8, count: headerSize - 8 + count)
         let crc = BigEndian.load(base, offset + 4, as: UInt32.self)
         guard UInt32(bitPattern: CommitLogRecord.bodyCRC(covered)) == crc, kind != editCancellation || count >= 8 else {
@@ -102,6 +106,8 @@ enum TimerFrame {
         let key = TimerKey(
             due: BigEndian.load(base, offset + 16, as: Int64.self),
             sequence: BigEndian.load(base, offset + 24, as: Int64.self))
+        // The wheel puts no others into a file, and counts on it.
+        guard 0...dueMax ~= key.due, 0..<ConsumeQueueEntry.queueOffsetLimit ~= key.sequence else { return nil }
         let end = min(offset + size(payload: count), file.count)
         return View(
             kind: kind, key: key, payloadOffset: offset + headerSize,

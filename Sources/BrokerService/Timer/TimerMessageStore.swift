@@ -11,7 +11,7 @@ import StoreFormat
 /// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`. From there they are taken in here and wait
 /// in memory or in files of their own (`TimerWheel` decides, `TimerFiles` does). When their time has come they are
 /// stored again in the queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
-final class TimerMessageStore {
+final class TimerMessageStore: WaitingObserver {
     static let topic = TopicName.timer.text
     /// Taken in or delivered in one slice, and bytes after which it ends.
     static let takeInBatch = 256
@@ -110,7 +110,7 @@ final class TimerMessageStore {
 
     /// A time out of a record, which no checksum covers, as one buckets can be counted in. It is not before 1970, and
     /// not so late that adding to it overflows.
-    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
+    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), TimerFrame.dueMax) }
 
     private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
 
@@ -125,11 +125,12 @@ final class TimerMessageStore {
         isRunning = true
         if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
         if isFollowing { followedMillis = Self.plausible(lastStoreTimestamp()) }
-        QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
-            followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
-            scheduleTurn()
-        }
-        queue.wantsArrival = true
+        QueueWatch.observe(queue, by: self)
+        scheduleTurn()
+    }
+
+    func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
+        followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
         scheduleTurn()
     }
 
@@ -277,8 +278,9 @@ final class TimerMessageStore {
         _ record: CommitLogRecordView, _ sequence: Int64, _ entry: ConsumeQueueEntry, _ wheel: TimerWheel
     ) {
         // Without a time it is overdue: RocketMQ writes none of those.
-        let due = Self.plausible(record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0)
-        let isCancellation = record.property(TimerProperties.deleteUniqueKey) != nil
+        let due = Self.plausible(
+            record.property(PropertyName.timerOutMilliseconds).flatMap(TimerProperties.integer) ?? 0)
+        let isCancellation = record.property(PropertyName.timerDeleteUniqueKey) != nil
         let cancelling = TimerCancellation(record, sequence: sequence)
         let waiting = TimerEntry(
             due: due, sequence: sequence, position: entry.physicalOffset.rawValue,
@@ -541,13 +543,13 @@ final class TimerMessageStore {
         let key = topic + "+" + uniqueKey
         var properties = PropertyList()
         if let replacement {
-            properties["\(TimerProperties.deleteUniqueKey)"] = TimerCancellation.namesNothing
-            properties["\(TimerProperties.cancels)"] =
+            properties[PropertyName.timerDeleteUniqueKey] = TimerCancellation.namesNothing
+            properties[PropertyName.cancels] =
                 TimerCancellation(key: key, before: replacement, isRecall: false).text
         } else {
-            properties["\(TimerProperties.deleteUniqueKey)"] = key
+            properties[PropertyName.timerDeleteUniqueKey] = key
         }
-        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties[PropertyName.timerOutMilliseconds] = String(due)
         properties[PropertyName.realTopic] = topic
         properties[PropertyName.realQueueID] = "0"
         let outcome = Array(Self.topic.utf8).withUnsafeBytes { name in

@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import RemotingProtocol
 import StoreFormat
 
@@ -55,7 +56,7 @@ final class EndTransactionProcessor {
         if let (_, offset) = OffsetMessageID.parse(id), transactions.resumeCheck(physicalOffset: offset) {
             request.answer(.success)
         } else {
-            request.answer(.systemError, remark: "Put message back to RMQ_SYS_TRANS_HALF_TOPIC failed.")
+            request.answer(.systemError, remark: "Put message back to \(KnownTopic.half) failed.")
         }
     }
 }

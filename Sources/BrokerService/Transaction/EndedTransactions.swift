@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -65,7 +66,7 @@ struct EndedTransactions {
     /// Whether an outcome has come after it was parked: such op messages carry its unique key.
     func wasEndedAside(_ uniqueKey: String, _ half: HalfMessage) -> MessageSearch {
         find(TopicNames.opHalf, uniqueKey) { record in
-            guard half.isOriginKnown, let origin = record.property(HalfMessage.firstQueueOffset) else { return true }
+            guard half.isOriginKnown, let origin = record.property(PropertyName.halfOffset) else { return true }
             return TimerProperties.integer(origin) == half.origin
         }
     }
@@ -98,6 +99,6 @@ struct LateOutcome {
 
     /// With the separator before them.
     var properties: String {
-        "\u{2}UNIQ_KEY\u{1}\(uniqueKey)\u{2}\(HalfMessage.firstQueueOffset)\u{1}\(origin)"
+        "\u{2}\(PropertyName.uniqueKey)\u{1}\(uniqueKey)\u{2}\(PropertyName.halfOffset)\u{1}\(origin)"
     }
 }

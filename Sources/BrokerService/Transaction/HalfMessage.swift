@@ -4,14 +4,10 @@ import StoreFormat
 
 /// What the broker must know of a prepared message, read from its record in `RMQ_SYS_TRANS_HALF_TOPIC`.
 struct HalfMessage: Equatable {
-    static let checkTimes: StaticString = "TRANSACTION_CHECK_TIMES"
-    static let checkImmunityTime: StaticString = "CHECK_IMMUNITY_TIME_IN_SECONDS"
-    /// On copies Apache makes for messages that are immune against checks: the queue offset of the original.
-    static let preparedQueueOffset: StaticString = "TRAN_PREPARED_QUEUE_OFFSET"
-    /// On copies made here, and on what was parked: the queue offset of the transaction's first copy.
-    static let firstQueueOffset: StaticString = "APUS_HALF_OFFSET"
     /// What no producer may set.
-    static let brokersOwn = [checkTimes, preparedQueueOffset, firstQueueOffset]
+    static let brokersOwn = [
+        PropertyName.transactionCheckTimes, PropertyName.preparedQueueOffset, PropertyName.halfOffset,
+    ]
     /// Bytes of properties that are added at most until the outcome: those above, and those of a time.
     static let growth = 512
 
@@ -35,17 +31,20 @@ struct HalfMessage: Equatable {
     /// different transactions may look alike.
     var likeness: Int?
 
-    init(_ record: CommitLogRecordView) {
-        queueOffset = record.queueOffset.rawValue
+    /// - Parameter place: its offset by the queue that led to it; nil to believe the record, whose number no checksum
+    ///   covers.
+    init(_ record: CommitLogRecordView, at place: Int64? = nil) {
+        queueOffset = place ?? record.queueOffset.rawValue
         physicalOffset = record.physicalOffset.rawValue
         size = Int32(truncatingIfNeeded: record.totalSize)
         storeTimestamp = record.storeTimestamp
-        checks = record.property(Self.checkTimes).flatMap(TimerProperties.integer).map(Int.init) ?? 0
-        immunity = record.property(Self.checkImmunityTime).flatMap(TimerProperties.integer)
+        let asked = record.property(PropertyName.transactionCheckTimes).flatMap(TimerProperties.integer) ?? 0
+        checks = Int(min(max(0, asked), Int64(Int32.max)))
+        immunity = record.property(PropertyName.checkImmunityTime).flatMap(TimerProperties.integer)
             .flatMap { $0 >= 0 && $0 < 1 << 40 ? $0 * 1000 : nil }
-        preparedQueueOffset = record.property(Self.preparedQueueOffset).flatMap(TimerProperties.integer)
-        let first = record.property(Self.firstQueueOffset).flatMap(TimerProperties.integer) ?? preparedQueueOffset
-        origin = first ?? record.queueOffset.rawValue
+        preparedQueueOffset = record.property(PropertyName.preparedQueueOffset).flatMap(TimerProperties.integer)
+        let first = record.property(PropertyName.halfOffset).flatMap(TimerProperties.integer) ?? preparedQueueOffset
+        origin = first ?? queueOffset
         let isOriginal = checks == 0 && record.topic.matches(KnownTopic.half)
         isOriginKnown = first != nil || isOriginal
         likeness = Self.likeness(record)
@@ -90,6 +89,7 @@ struct HalfMessage: Equatable {
 /// body being the half message's queue offset in decimal. RocketMQ 5 writes several of them, separated by commas.
 enum OpMessage {
     static let removeTag = "d"
+    static let properties = "\(PropertyName.waitStoreMsgOK)\u{1}true\u{2}\(PropertyName.tags)\u{1}\(removeTag)"
 
     static func body(_ halfOffset: Int64) -> [UInt8] { Array(String(halfOffset).utf8) }
 
@@ -130,9 +130,9 @@ enum CheckMessage {
 
     /// Without what is the broker's alone.
     private static func properties(_ record: CommitLogRecordView) -> [UInt8] {
-        guard record.property(HalfMessage.firstQueueOffset) != nil else { return [UInt8](record.properties) }
+        guard record.property(PropertyName.halfOffset) != nil else { return [UInt8](record.properties) }
         var properties = PropertyList(record.properties)
-        properties["\(HalfMessage.firstQueueOffset)"] = nil
+        properties[PropertyName.halfOffset] = nil
         return properties.bytes
     }
 }

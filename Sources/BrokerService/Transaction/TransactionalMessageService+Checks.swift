@@ -128,9 +128,9 @@ extension TransactionalMessageService {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
             var properties = PropertyList(record.properties)
-            let name = "\(HalfMessage.checkTimes)"
+            let name = "\(PropertyName.transactionCheckTimes)"
             if checks > 0 || properties[name] != nil { properties[name] = String(checks) }
-            properties["\(HalfMessage.firstQueueOffset)"] = origin.map { String($0) }
+            properties[PropertyName.halfOffset] = origin.map { String($0) }
             return Array(topic.utf8).withUnsafeBytes { topic in
                 properties.bytes.withUnsafeBytes { properties in
                     var draft = MessageDraft(copyOf: record, topic: topic, queueID: 0, properties: properties)

@@ -12,7 +12,7 @@ import StoreFormat
 ///
 /// Unlike Apache's, a check is made at its very time and not at the next round. It is counted only if there was a
 /// producer to ask, and is made up for as soon as one connects.
-final class TransactionalMessageService {
+final class TransactionalMessageService: WaitingObserver {
     static let group = GroupName(constant: "CID_RMQ_SYS_TRANS")
     static let checkMaxTimeQueues: Int32 = 1
     /// Checked in one slice, and bytes after which it ends; and postponed in one.
@@ -92,12 +92,11 @@ final class TransactionalMessageService {
             settings: OpenTransactions.Settings(environment.configuration), halfOffset: nextHalf, opOffset: nextOp)
         (self.half, self.op) = (half, op)
         rebuild()
-        for queue in [half, op] {
-            QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] _ in hasArrivals = true }
-            queue.wantsArrival = true
-        }
+        for queue in [half, op] { QueueWatch.observe(queue, by: self) }
         arm()
     }
+
+    func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) { hasArrivals = true }
 
     /// The topic of half messages is there as soon as it is used, as with Apache.
     @discardableResult
@@ -234,9 +233,10 @@ final class TransactionalMessageService {
                 open?.skipped(offset)
                 return
             }
-            var half = HalfMessage(record)
+            var half = HalfMessage(record, at: offset)
             // They are kept in the order of the log.
-            if record.isEdit, let queue = self.half, let place = storage.store.firstPlace(queue, at: record.queueOffset)
+            if record.isEdit, let queue = self.half,
+                let place = storage.store.firstPlace(queue, at: QueueOffset(offset))
             {
                 half.physicalOffset = place.rawValue
             }
@@ -452,7 +452,7 @@ final class TransactionalMessageService {
             case .nowhere(let reason): return undeliverable.putAside(record, because: reason)
             case .queue(let topic, let queueID):
                 var properties = PropertyList(record.properties)
-                properties["\(HalfMessage.firstQueueOffset)"] = nil
+                properties[PropertyName.halfOffset] = nil
                 return storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                     draft.sysFlag =
                         record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
@@ -469,7 +469,7 @@ final class TransactionalMessageService {
         open?.end(halfOffset)
         hasAppended = true
         let time = environment.now()
-        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(late?.properties ?? "")".utf8)
+        let properties = Array((OpMessage.properties + (late?.properties ?? "")).utf8)
         let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in

@@ -84,6 +84,8 @@ enum ClaimFile {
     static let version: UInt32 = 1
     /// Numbers of files are below it.
     static let numberLimit: UInt32 = 1 << 30
+    /// Numbers of tables and clients are below it: there are further ones after any that a file has.
+    static let entryNumberLimit: UInt32 = 1 << 31
     /// Milliseconds since 1970 that files may have: whatever is calculated from them fits.
     static let times: ClosedRange<Int64> = -(1 << 56)...1 << 56
     /// Bytes a block has at most, but for one entry.

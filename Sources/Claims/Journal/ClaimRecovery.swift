@@ -118,7 +118,9 @@ extension ClaimRegistry {
             now.steady +| min(deadline -| now.wall, invisible)
         }
         for table in tables {
-            table.open?.runs.changeAll { $0.deadline = converted($0.deadline, max(0, $0.deadline - $0.popTime)) }
+            table.open?.runs.changeAll { run in
+                run.deadline = converted(run.deadline, ClaimTable.allowed(run.deadline - run.popTime))
+            }
             table.open?.singles.changeAll { $0.deadline = converted($0.deadline, Int64($0.invisible)) }
             table.settle()
         }

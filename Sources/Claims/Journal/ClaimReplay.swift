@@ -77,9 +77,9 @@ struct ClaimReplay {
 
     private mutating func client(_ entries: inout EntryReader) throws(JournalDamage) {
         let number = try entries.number32()
-        guard number > 0, number < .max, let name = String(validating: try entries.block(), as: UTF8.self) else {
-            throw JournalDamage("a client has no name or number")
-        }
+        guard number > 0, number < ClaimFile.entryNumberLimit,
+            let name = String(validating: try entries.block(), as: UTF8.self)
+        else { throw JournalDamage("a client has no name or number") }
         registry.clients.define(number, name)
         clients.insert(number)
     }
@@ -92,7 +92,7 @@ struct ClaimReplay {
             let queueID = Int32(exactly: try entries.signed()), queueID >= 0
         else { throw JournalDamage("a table has no group, topic or queue") }
         let offset = try entries.signed()
-        guard number > 0, number < .max, offset >= 0, registry.byNumber[number] == nil,
+        guard number > 0, number < ClaimFile.entryNumberLimit, offset >= 0, registry.byNumber[number] == nil,
             registry.table(ClaimRegistry.Key(group: group, topic: topic), queueID) == nil
         else { throw JournalDamage("a table is there already") }
         let table = registry.makeTable(
@@ -148,7 +148,7 @@ struct ClaimReplay {
         table.put(
             offset,
             Single(
-                popTime: single.popTime, deadline: wall, attempt: single.attempt -| 1, invisible: 0,
+                popTime: single.popTime, deadline: wall, attempt: max(0, single.attempt -| 1), invisible: 0,
                 client: single.client))
         table.settle()
     }
@@ -185,7 +185,9 @@ struct ClaimReplay {
     private func run(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
         let start = try offset(table, &entries)
         guard let bits = UInt32(exactly: try entries.number()), bits != 0, start >= 0,
-            start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1
+            start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1,
+            // Runs come first: a message is in one of both.
+            table.open?.singles.isEmpty != false
         else { throw JournalDamage("a run is none") }
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
@@ -201,13 +203,14 @@ struct ClaimReplay {
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
         let invisible = try entries.invisible()
-        guard let attempt = Int32(exactly: try entries.signed()), attempt >= 0, offset >= 0, offset < table.next,
+        guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
             table.inHand(offset) == nil
         else { throw JournalDamage("a claim is none") }
+        // Negative attempts, which former versions wrote, are none. All claims would be lost with the snapshot.
         table.put(
             offset,
             Single(
-                popTime: popTime, deadline: deadline, attempt: attempt, invisible: UInt32(invisible),
+                popTime: popTime, deadline: deadline, attempt: max(0, attempt), invisible: UInt32(invisible),
                 client: try entries.number32(), hasFailed: flags & EntryKind.plain != 0))
     }
 

@@ -46,6 +46,12 @@ struct DueQueue {
         }
     }
 
+    /// Drops the entries from an offset on. None is valid, but a run that begins there again would make one so.
+    mutating func truncate(to bound: Int64) {
+        entries = entries[head...].filter { $0.offset < bound }
+        head = 0
+    }
+
     /// Calls `body` with each entry from the front until it returns false.
     func forEach(while body: (Entry) -> Bool) {
         var index = head

@@ -74,7 +74,7 @@ struct RunList {
         return run.start + Int64(31 - run.unfinished.leadingZeroBitCount)
     }
 
-    /// Enters a run with unfinished messages after all others.
+    /// Enters a run with unfinished messages after all others, finished ones included: it begins above them.
     mutating func append(_ run: Run) {
         if let last = chunks.last, !last.runs.isEmpty, head < chunks.count {
             if last.openRuns > 0, Self.extend(&last.runs[last.runs.count - 1], by: run) { return }
@@ -173,6 +173,25 @@ struct RunList {
         }
     }
 
+    /// Forgets finished runs that begin at `bound` or beyond, and chunks of such runs. Every message from there on is
+    /// finished. Runs with lower offsets than theirs are appended next: behind them they would not be found.
+    mutating func truncate(to bound: Int64) {
+        while chunks.count > head, let last = chunks.last {
+            guard last.start >= bound else {
+                // Its first run begins below the bound and stays.
+                while let run = last.runs.last, run.start >= bound {
+                    precondition(run.unfinished == 0, "a run from \(bound) on is not finished")
+                    last.runs.removeLast()
+                }
+                break
+            }
+            precondition(last.openRuns == 0, "a run from \(bound) on is not finished")
+            chunks.removeLast()
+            finishedChunks -= 1
+        }
+        dropFinishedChunks()
+    }
+
     /// The lowest offset that is not finished.
     func lowest() -> Int64? {
         guard head < chunks.count else { return nil }
@@ -196,8 +215,8 @@ struct RunList {
                     second = run.deadline
                 }
             }
-            guard first <= time, first != Run.due else {
-                // Its earliest run was finished meanwhile.
+            guard first == chunk.heapKey else {
+                // Its earliest run was finished meanwhile: another chunk's may be earlier than what is left.
                 byDeadline.setKey(first, of: chunk)
                 continue
             }

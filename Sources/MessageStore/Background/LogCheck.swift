@@ -67,8 +67,8 @@ final class LogCheck: @unchecked Sendable {
         var topic: [UInt8]
         var queueID: Int32
         /// The entries `start ..< end` were asked for; those that are not there are missing from `entries`.
-        var start: Int64
-        var end: Int64
+        var start: QueueOffset
+        var end: QueueOffset
         var entries: [ConsumeQueueEntry]
     }
 
@@ -193,8 +193,8 @@ final class LogCheck: @unchecked Sendable {
     ) throws(SystemError) {
         // What is in no queue because of its offset was reported when it was dispatched.
         guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(record.queueOffset.rawValue) else { return }
-        let found = try entry(record.topic, record.queueID, record.queueOffset.rawValue)
-        let isSchedule = record.topic.elementsEqual("SCHEDULE_TOPIC_XXXX".utf8)
+        let found = try entry(record.topic, record.queueID, record.queueOffset)
+        let isSchedule = record.topic.elementsEqual(TopicName.schedule.text.utf8)
         if let found, found.physicalOffset == record.physicalOffset, Int(found.recordSize) == record.totalSize {
             // Delay levels may have other times by now; codes that small are addresses in RocketMQ's extension files.
             if isSchedule || found.tagsCode <= Int64(Int32.min) - 1 || found.tagsCode == Self.tagsCode(record) {
@@ -242,7 +242,7 @@ final class LogCheck: @unchecked Sendable {
         }
     }
 
-    private func entry(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, _ offset: Int64) throws(SystemError)
+    private func entry(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, _ offset: QueueOffset) throws(SystemError)
         -> ConsumeQueueEntry?
     {
         var hash = UInt32(bitPattern: JavaHash.hash(topic, continuing: queueID))
@@ -259,10 +259,11 @@ final class LogCheck: @unchecked Sendable {
         return block.entries.first
     }
 
-    private func read(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, from offset: Int64) throws(SystemError)
+    private func read(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, from start: QueueOffset) throws(SystemError)
         -> Block
     {
         let size = ConsumeQueueEntry.size
+        let offset = start.rawValue
         let name = String(decoding: topic, as: UTF8.self)
         let number = offset / entriesPerFile
         let path =
@@ -270,7 +271,7 @@ final class LogCheck: @unchecked Sendable {
             + StoreFileName.of(offset: number * entriesPerFile * Int64(size))
         let count = Int(min(Self.blockEntries, (number + 1) * entriesPerFile - offset))
         var block = Block(
-            topic: Array(topic), queueID: queueID, start: offset, end: offset + Int64(count), entries: [])
+            topic: Array(topic), queueID: queueID, start: start, end: start + count, entries: [])
         let file: any DiskFile
         do throws(SystemError) {
             file = try disk.open(path, .read)

@@ -47,7 +47,9 @@ final class CommitLogFiles {
 
     /// Opens what is there. Names that are no numbers are left alone.
     /// - Parameter wasClean: the last process stopped by itself.
-    func load(wasClean: Bool) throws(StoreError) {
+    /// - Returns: names of numbers no log comes to; they are left alone, too.
+    @discardableResult
+    func load(wasClean: Bool) throws(StoreError) -> [String] {
         try onDisk { () throws(SystemError) in try disk.createDirectory(directory) }
         let names = try onDisk { () throws(SystemError) in try disk.list(directory) }
         let bases = names.compactMap { StoreFileName.offset(of: $0) }.sorted().map { PhysicalOffset($0) }
@@ -76,6 +78,7 @@ final class CommitLogFiles {
             }
             files.append((base, file))
         }
+        return names.filter { StoreFileName.isBeyondAll($0) }
     }
 
     /// The file the log continues in; takes the prepared one when it is the right one.

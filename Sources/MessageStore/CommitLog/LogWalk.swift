@@ -32,7 +32,8 @@ final class LogWalk {
 
     /// Visits one buffer's worth of what begins in `start ..< end`.
     /// - Parameter start: the beginning of a record.
-    /// - Returns: where the next step begins, after the last record visited; nil when the log file was deleted.
+    /// - Returns: where the next step begins, after the last record visited and always behind `start`, unless the next
+    ///   one reads more at once; nil when the log file was deleted.
     func step(
         from start: PhysicalOffset, to end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)],
         _ visit: (LogWalkFinding) throws(SystemError) -> Void
@@ -41,7 +42,10 @@ final class LogWalk {
         let fileEnd = base + fileSize
         let wanted = Int(min(Int64(buffer.count), fileEnd - start))
         let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<wanted]), at: start - base)
-        guard got > 0 else { return fileEnd }
+        guard got > 0 else {
+            try visit(.damage(.nothing, at: start))
+            return min(fileEnd, end)
+        }
         var used = 0
         while used < got, start + Int64(used) < end {
             let here = start + Int64(used)
@@ -60,7 +64,13 @@ final class LogWalk {
             case .incomplete(let needed):
                 // The rest of a file may be too short even for a blank record.
                 if here + Int64(needed) > fileEnd { return fileEnd }
-                if used == 0 { grow(needed) }
+                guard used == 0 else { return here }
+                // The file was cut off: what is missing does not come with another look.
+                guard got == wanted else {
+                    try visit(.damage(.nothing, at: here))
+                    return min(fileEnd, end)
+                }
+                grow(needed)
                 return here
             case .invalid(let damage):
                 try visit(.damage(damage, at: here))

@@ -60,7 +60,7 @@ extension MessageStore {
     private static func isForged(_ sysFlag: Int32, _ draft: MessageDraft) -> Bool {
         SysFlag.transactionValue(sysFlag) == SysFlag.transactionRollbackType
             && [draft.properties, draft.propertiesSuffix].contains {
-                MessageProperties.value(of: EditNote.property, in: $0) != nil
+                MessageProperties.value(of: PropertyName.edit, in: $0) != nil
             }
     }
 

@@ -40,6 +40,7 @@ extension MessageStore {
 
     private func endTick() {
         tickNumber += 1
+        blanksLeft = Self.blanksPerTick
         edits.endTick()
         tickQueues.removeAll(keepingCapacity: true)
     }

@@ -62,7 +62,7 @@ extension MessageStore {
     private func takingOutChecksums(_ properties: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         var rest = properties
         while PropCRC.ends(rest) { rest = UnsafeRawBufferPointer(rebasing: rest.dropLast(PropCRC.size)) }
-        let name: StaticString = "__CRC32#"
+        let name = PropertyName.recordCRC
         let wanted = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
         guard MessageProperties.value(of: name, in: rest) != nil else { return rest }
         propertyScratch.removeAll()

@@ -128,11 +128,14 @@ extension ConsumeQueueFiles {
         return try rawEntry(queue, at: offset)
     }
 
+    /// No queue's file begins behind it, bytes: no queue takes the offsets there.
+    private static let lastBase = ConsumeQueueEntry.queueOffsetLimit * Int64(ConsumeQueueEntry.size)
+
     /// Numbers of the first and the last file: only the unbroken run up to the newest counts, what lies before a gap is
     /// removed.
     private func fileRange(_ queue: ConsumeQueue) throws(SystemError) -> (first: Int64, last: Int64)? {
         var numbers = try disk.list(queuePath(queue)).compactMap { StoreFileName.offset(of: $0) }
-            .filter { $0 % fileBytes == 0 }.map { $0 / fileBytes }
+            .filter { $0 % fileBytes == 0 && $0 <= Self.lastBase }.map { $0 / fileBytes }
         if numbers.count > 1 { numbers.sort() }
         if let gap = numbers.indices.dropFirst().last(where: { numbers[$0] != numbers[$0 - 1] + 1 }) {
             for number in numbers[..<gap] { try disk.remove(path(queue, number)) }

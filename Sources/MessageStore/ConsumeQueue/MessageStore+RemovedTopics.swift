@@ -12,7 +12,7 @@ extension MessageStore {
 
     func loadDeleted() {
         do throws(MetadataError) {
-            switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0))?.object != nil }) {
+            switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0, limits: .tables))?.object != nil }) {
             case .absent: break
             case .empty(let reason):
                 logger.error(
@@ -22,7 +22,7 @@ extension MessageStore {
                     """
                 )
             case .current(let bytes), .backup(let bytes, _):
-                if let json = try? JSONValue(parsing: bytes) { deleted = DeletedTopics(json: json) }
+                if let json = try? JSONValue(parsing: bytes, limits: .tables) { deleted = DeletedTopics(json: json) }
             }
         } catch {
             logger.error(
@@ -67,6 +67,8 @@ struct QueueRemovals {
 
     /// Begins the name of a folder whose topic was removed. Starts read no folder whose name begins with a dot.
     static let prefix = ".removed-"
+    /// Numbers of such folders lie below it.
+    fileprivate static let numberLimit: Int64 = 1 << 60
 }
 
 extension MessageStore {
@@ -160,7 +162,9 @@ extension MessageStore {
         do throws(SystemError) {
             let left = try disk.list(queueFiles.directory).filter { $0.hasPrefix(QueueRemovals.prefix) }
             let numbers = left.compactMap { Int64($0.dropFirst(QueueRemovals.prefix.count)) }
-            removals.number = max(removals.number, (numbers.max() ?? -1) +| 1)
+            // No broker has come to the others.
+            let highest = numbers.filter { $0 < QueueRemovals.numberLimit }.max() ?? -1
+            removals.number = max(removals.number, highest + 1)
             return left.isEmpty ? nil : FolderRemoval(moved: left, directory: queueFiles.directory, disk: disk)
         } catch {
             logger.warning("folders of removed topics stay in \(queueFiles.directory): \(error)")

@@ -21,7 +21,7 @@ final class StoredTopic {
         copy.copyBytes(from: utf8)
         bytes = UnsafeRawBufferPointer(rebasing: copy[0..<utf8.count])
         keyHashPrefix = JavaHash.hash(bytes, continuing: 0) &* 31 &+ 35
-        isSchedule = name == "SCHEDULE_TOPIC_XXXX"
+        isSchedule = topic == .schedule
     }
 
     deinit {

@@ -20,7 +20,11 @@ extension MessageStore {
         // Nothing newer than the queue's last message can be in it already; an older one is.
         if !queue.isEmpty, entry.physicalOffset <= queue.lastPhysicalOffset { return false }
         guard isReplay else {
-            moveEnd(of: queue, to: offset)
+            if canBeGap(before: entry, at: offset, queue) {
+                moveEnd(of: queue, to: offset)
+            } else {
+                jump(queue, to: offset)
+            }
             return true
         }
         if let earlier = waiting.removeValue(forKey: ObjectIdentifier(queue)) {
@@ -38,6 +42,22 @@ extension MessageStore {
         waiting[ObjectIdentifier(queue)] = WaitingRecord(queue: queue, entry: entry, offset: offset, maximum: maximum)
         return false
     }
+
+    /// Whether the entries the queue lacks may be filled with blanks, of which a master's wrong numbers could else ask
+    /// for any count. Messages that are missing have lain between the queue's last one and this one.
+    private func canBeGap(before entry: ConsumeQueueEntry, at offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
+        let count = offset - queue.maxOffset
+        guard count > 0, !queue.isEmpty, count <= queue.entriesPerFile else { return true }
+        let room = (entry.physicalOffset - queue.lastPhysicalOffset) / Int64(CommitLogRecord.minimumSize)
+        guard count <= max(room, Self.smallGap), count <= blanksLeft else { return false }
+        blanksLeft -= count
+        return true
+    }
+
+    /// Entries of a gap that is believed however little of the log lies in it.
+    private static var smallGap: Int64 { 4096 }
+    /// Blank entries one tick adds at most, 20 bytes each.
+    static var blanksPerTick: Int64 { 1 << 20 }
 
     private func decide(_ record: WaitingRecord, next: QueueOffset) {
         let maximum = record.queue.maxOffset
@@ -88,14 +108,22 @@ extension MessageStore {
         } else if maximum.rawValue == 0, queue.lastFile < queue.firstFile {
             queue.reset(minimum: offset, maximum: offset, written: offset)
         } else if offset - maximum > queue.entriesPerFile {
-            logger.error(
-                "queue \(name) jumps from \(maximum) to \(offset): it begins anew there, entries before are removed")
-            restart(queue, at: offset)
+            jump(queue, to: offset)
         } else {
             logger.error(
                 "queue \(name) lacks the entries \(maximum) to \(offset - Int64(1)): their messages are not in the log")
             while queue.maxOffset < offset { queue.add(.preBlank) }
         }
+    }
+
+    private func jump(_ queue: ConsumeQueue, to offset: QueueOffset) {
+        logger.error(
+            """
+            queue \(queue.topic)-\(queue.queueID) jumps from \(queue.maxOffset) to \(offset): it begins anew there, \
+            entries before are removed
+            """
+        )
+        restart(queue, at: offset)
     }
 
     private func restart(_ queue: ConsumeQueue, at offset: QueueOffset) {

@@ -42,8 +42,8 @@ extension MessageStore {
             return .refused(refusal)
         }
         let note =
-            MessageProperties.value(of: EditNote.property, in: properties.second)
-            ?? MessageProperties.value(of: EditNote.property, in: properties.first)
+            MessageProperties.value(of: PropertyName.edit, in: properties.second)
+            ?? MessageProperties.value(of: PropertyName.edit, in: properties.first)
         precondition(
             note.flatMap { EditNote.deletes($0) } == deletes && (!deletes || draft.body.isEmpty),
             "a version brings a note that says whether it deletes the message")

@@ -75,7 +75,8 @@ final class IndexFile {
             header.beginPhyOffset = physicalOffset
             header.beginTimestamp = storeTimestamp
         }
-        if previous == 0 { header.hashSlotCount += 1 }
+        // No search needs the count. A damaged one wraps, as RocketMQ's does, and is no reason to make the file anew.
+        if previous == 0 { header.hashSlotCount &+= 1 }
         header.indexCount += 1
         header.endPhyOffset = physicalOffset
         header.endTimestamp = storeTimestamp

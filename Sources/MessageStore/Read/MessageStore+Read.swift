@@ -255,7 +255,7 @@ extension MessageStore {
                 record.physicalOffset == physical
             else { return false }
             // RocketMQ's light queues hold messages of other topics.
-            if queue.topic.hasPrefix("%LMQ%") { return true }
+            if queue.topic.hasPrefix(TopicName.lightQueuePrefix) { return true }
             return record.queueID == queue.queueID && record.queueOffset == position
                 && MessageProperties.equal(record.topic, queue.storedTopic.bytes)
         } ?? false

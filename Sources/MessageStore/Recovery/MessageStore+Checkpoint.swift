@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 
 /// Recovery points and checkpoints: from where on the next start reads the log again.
@@ -38,7 +39,7 @@ extension MessageStore {
         var count: Int64 = 0
         for queue in table.queues where queue.lastFile >= queue.firstFile {
             count += 1
-            entries += queue.writtenOffset.rawValue
+            entries = entries +| queue.writtenOffset.rawValue
         }
         point.queues = count
         point.entries = entries

@@ -37,7 +37,15 @@ extension MessageStore {
                 try disk.synchronizeDirectory(configuration.storePathRootDir)
             }
         }
-        try logFiles.load(wasClean: wasClean)
+        let odd = try logFiles.load(wasClean: wasClean)
+        if let first = odd.first {
+            logger.error(
+                """
+                \(odd.count) files in \(configuration.commitLogPath) are no part of the log and are left alone: \
+                \(first), which names an offset no log comes to
+                """
+            )
+        }
         loadDeleted()
         try recover(wasClean: wasClean, rocketMQKill: rocketMQKill)
         fitDeleted(first: logStart)

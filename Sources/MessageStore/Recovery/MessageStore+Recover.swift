@@ -178,7 +178,7 @@ extension MessageStore {
             plan.point.map { max($0.dispatched, plan.synchronized) }
             ?? (plan.trusted == .max ? queueEnd(queues) ?? PhysicalOffset(0) : plan.synchronized)
         if let point = plan.point {
-            let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
+            let entries = queues.reduce(Int64(0)) { $0 +| $1.maxOffset.rawValue }
             if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {
                 logger.warning("consume queues are missing: all are built anew from the commit log")
                 plan.trusted = first
@@ -267,8 +267,10 @@ extension MessageStore {
 
     /// The record that begins at an offset, if one does.
     func recordAt(_ offset: PhysicalOffset) -> RecordGlimpse? {
+        // A damaged entry may name any offset.
+        guard offset.rawValue >= 0, offset < logFiles.end else { return nil }
         let inFile = logFiles.base(of: offset) + logFiles.fileSize - offset
-        guard offset.rawValue >= 0, inFile >= Int64(CommitLogRecord.blankSize) else { return nil }
+        guard inFile >= Int64(CommitLogRecord.blankSize) else { return nil }
         var needed = CommitLogRecord.blankSize
         while true {
             let glimpse: (RecordGlimpse?, Int)? = windows.withBytes(at: offset, size: needed) { bytes in

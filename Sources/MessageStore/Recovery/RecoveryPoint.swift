@@ -41,6 +41,8 @@ struct RecoveryPoint: Equatable {
     }
 
     static let size = 128
+    /// Sequences lie below it: no broker has written so many points.
+    private static let sequenceLimit: Int64 = 1 << 60
     private static let magic: UInt64 = 0x4150_5553_5243_5632  // "APUSRCV2"
 
     init() {}
@@ -50,7 +52,8 @@ struct RecoveryPoint: Equatable {
             BigEndian.load(base, 0, as: UInt64.self) == Self.magic,
             BigEndian.load(base, Self.size - 4, as: Int32.self)
                 == CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)),
-            let header = IndexHeader(UnsafeRawBufferPointer(start: base + 72, count: 40))
+            let header = IndexHeader(UnsafeRawBufferPointer(start: base + 72, count: 40)),
+            0..<Self.sequenceLimit ~= BigEndian.load(base, 8, as: Int64.self)
         else { return nil }
         sequence = BigEndian.load(base, 8, as: Int64.self)
         boot = Array(bytes[16..<32])

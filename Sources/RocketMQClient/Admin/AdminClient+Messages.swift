@@ -198,11 +198,14 @@ extension AdminClient {
                 ], timeout: .seconds(30)))
     }
 
+    /// Where clients trace unless a cluster has another topic for it.
+    public static let standardTraceTopic = "\(KnownTopic.trace)"
+
     /// What trace messages hold of a message, in the order of the index.
     ///
     /// - Throws: `refused` by a broker, `malformedAnswer`, failures of the connection.
     public func traces(
-        of id: String, traceTopic: String = "RMQ_SYS_TRACE_TOPIC"
+        of id: String, traceTopic: String = AdminClient.standardTraceTopic
     ) async throws(RocketMQClientError) -> [MessageTraceRecord] {
         try await messages(in: traceTopic, key: id).flatMap { MessageTraceRecord.records(in: $0, of: id) }
     }

@@ -18,13 +18,13 @@ package enum WireNames {
     enum Property {
         static let waitsForStore = "\(PropertyName.waitStoreMsgOK)"
         static let delayLevel = "\(PropertyName.delayLevel)"
-        static let timerDelay = "TIMER_DELAY_MS"
-        static let timerDelivery = "TIMER_DELIVER_MS"
+        static let timerDelay = "\(PropertyName.timerDelayMilliseconds)"
+        static let timerDelivery = "\(PropertyName.timerDeliverMilliseconds)"
         static let isTransaction = "\(PropertyName.isPrepared)"
         static let producerGroup = "\(PropertyName.producerGroup)"
         static let retryTopic = "\(PropertyName.retryTopic)"
-        static let transactionID = "__transactionId__"
-        static let shardingKey = "__SHARDINGKEY"
-        static let popHandle = "POP_CK"
+        static let transactionID = "\(PropertyName.transactionID)"
+        static let shardingKey = "\(PropertyName.shardingKey)"
+        static let popHandle = "\(PropertyName.popHandle)"
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import RocketMQClient
 
 /// A message, and which groups have consumed it.
@@ -273,7 +274,7 @@ struct QueryMsgTraceByID: ShowingCommand {
     @Option(
         name: [.customShort("t"), .customLong("traceTopic")], parsing: .unconditional,
         help: "Topic of the trace messages.")
-    var traceTopic = "RMQ_SYS_TRACE_TOPIC"
+    var traceTopic = AdminClient.standardTraceTopic
 
     func ask(_ client: AdminClient) async throws -> [MessageTraceRecord] {
         try await client.traces(of: id, traceTopic: traceTopic)
@@ -309,10 +310,12 @@ struct QueryMsgTraceByID: ShowingCommand {
 }
 
 extension ReceivedMessage {
+    private static let ofOneSend = ["\(PropertyName.uniqueKey)", "\(PropertyName.waitStoreMsgOK)"]
+
     /// The same message to be sent again, with an ID of its own.
     var copy: Message {
         Message(
-            topic: queue.topic, body: body, properties: properties.filter { !["UNIQ_KEY", "WAIT"].contains($0.key) })
+            topic: queue.topic, body: body, properties: properties.filter { !Self.ofOneSend.contains($0.key) })
     }
 
     var javaProperties: String {

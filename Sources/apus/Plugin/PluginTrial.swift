@@ -4,6 +4,7 @@ import FilterEngine
 import Glibc
 import LinuxSystem
 import Logging
+import MessageModel
 import Supervision
 import WorkerProtocol
 
@@ -218,7 +219,7 @@ struct PluginCase {
     /// As in the log.
     var stored: [UInt8] {
         var all = properties
-        if let tag, !all.contains(where: { $0.name == "TAGS" }) { all.append(("TAGS", tag)) }
+        if let tag, !all.contains(where: { $0.name == Self.tags }) { all.append((Self.tags, tag)) }
         return Array(all.map { "\($0.name)\u{1}\($0.value)" }.joined(separator: "\u{2}").utf8)
     }
 
@@ -245,6 +246,8 @@ struct PluginCase {
         self.storedAt = storedAt
     }
 
+    private static let tags = "\(PropertyName.tags)"
+
     private static let known: Set<String> = [
         "expression", "matches", "refused", "properties", "tag", "body", "bornTime", "time", "topic", "key", "id",
         "broker", "queue", "offset", "retries",
@@ -262,7 +265,7 @@ struct PluginCase {
             born: json["bornTime"]?.integer ?? 0, storedAt: json["time"]?.integer ?? 0)
         self.number = number
         expression = json["expression"]?.string
-        if tag == nil { tag = properties.first { $0.name == "TAGS" }?.value }
+        if tag == nil { tag = properties.first { $0.name == Self.tags }?.value }
         if let matches = json["matches"]?.bool { expected = matches ? .matches : .differs }
         if json["refused"]?.bool == true { expected = .refused("") }
     }

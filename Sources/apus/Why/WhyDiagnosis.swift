@@ -90,15 +90,16 @@ struct WhyDiagnosis {
 
     private mutating func judgeRetries() {
         let group = facts.group
+        let deadLetters = TopicName.deadLetterPrefix + group
         if facts.retries > 0 {
             note(
-                "\(facts.retries) messages wait to be delivered to the group again (%RETRY%\(group))",
+                "\(facts.retries) messages wait to be delivered to the group again (\(TopicName.retryPrefix + group))",
                 "apus admin consumerProgress -g \(group)")
         }
         if facts.deadLetters > 0 {
             note(
-                "\(facts.deadLetters) messages were given up after too many tries (%DLQ%\(group))",
-                "apus admin printMsg -t %DLQ%\(group)")
+                "\(facts.deadLetters) messages were given up after too many tries (\(deadLetters))",
+                "apus admin printMsg -t \(deadLetters)")
         }
     }
 

@@ -207,9 +207,11 @@ struct WhySampler: Sendable {
     }
 
     /// Properties no subscription filters by.
-    private static let ofSystem: Set<String> = [
-        "UNIQ_KEY", "CLUSTER", "WAIT", "MSG_REGION", "TRACE_ON", "INSTANCE_ID", "MIN_OFFSET", "MAX_OFFSET",
-    ]
+    private static let ofSystem = Set(
+        [
+            PropertyName.uniqueKey, PropertyName.cluster, PropertyName.waitStoreMsgOK, PropertyName.region,
+            PropertyName.traceSwitch, PropertyName.instanceID, PropertyName.minOffset, PropertyName.maxOffset,
+        ].map { "\($0)" })
 
     private func choose(
         _ queue: WhyFacts.Queue, at address: String, from first: Int64, _ wanted: WhyFacts.Wanted

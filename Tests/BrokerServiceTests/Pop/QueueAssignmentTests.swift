@@ -156,4 +156,20 @@ import WorkerProtocol
         let kept = try slave.connect().invoke(.getAllMessageRequestMode)
         #expect(kept.body == answer([("T", .fields([("G", mode("T", "G"))]))]))
     }
+
+    @Test("a route with more queues than the broker divides is not built out")
+    func hugeRoute() {
+        func data(_ broker: String, _ queues: Int32, perm: Int32 = 6) -> QueueData {
+            QueueData(brokerName: broker, readQueueNums: queues, writeQueueNums: queues, perm: perm)
+        }
+        func queues(_ datas: [QueueData]) -> [MessageQueue] {
+            NameserverRegistration.queues(of: "T", in: TopicRouteData(queueDatas: datas), besides: "own")
+        }
+        let max = QueryAssignmentProcessor.queuesMax
+        #expect(queues((0..<20_000).map { data("b\($0)", .max) }).count == max + 1)
+        #expect(queues([data("a", 1), data("b", Int32(max))]).count == max + 1)
+        #expect(queues([data("a", 1), data("b", Int32(max) - 1)]).count == max)
+        let few = queues([data("own", 4), data("a", 2), data("b", -1), data("c", .min), data("d", 3, perm: 2)])
+        #expect(few.map(\.brokerName) == ["a", "a"] && few.map(\.queueID) == [0, 1])
+    }
 }

@@ -184,6 +184,33 @@ import Testing
         }
     }
 
+    @Test("a message given back and prolonged in turns has no attempts below 0; the next start knows all claims")
+    func givenBackInTurns() throws {
+        try withTopic("+apus.mode=QUEUE", messages: 3) { (harness, connection) throws in
+            let popped = try connection.pop(RawConnection.popFields(topic: "T", count: 2))
+            #expect(popped.bodies == ["m0", "m1"])
+            try connection.acknowledge(popped.messages[1], topic: "T")
+            var message = popped.messages[0]
+            for _ in 0..<3 {
+                for invisible in [0, 60_000] as [Int64] {
+                    let (code, changed) = try connection.change(message, topic: "T", invisible: invisible)
+                    #expect(code == 0)
+                    #expect(try connection.status(topic: "T")["attempts"]?.integer == 0)
+                    message = changed
+                }
+            }
+            try harness.drain()
+            let next = try BrokerHarness(folder: harness.folder) { TagFilterDouble.attach(to: $0) }
+            let client = try next.connect()
+            // The first is in hands, the second is done.
+            #expect(try client.pop(RawConnection.popFields(topic: "T")).bodies == ["m2"])
+            #expect(try client.status(topic: "T")["attempts"]?.integer == 0)
+            #expect(try client.acknowledge(message, topic: "T") == 0)
+            #expect(try client.committed(topic: "T") == 2)
+            try next.drain()
+        }
+    }
+
     @Test("a renewal that comes after the failure of an ordered message does not revive it")
     func lateRenewal() throws {
         try withTopic("+apus.mode=SERIAL_QUEUE,+apus.retry.interval=1", messages: 1) { (_, connection) throws in

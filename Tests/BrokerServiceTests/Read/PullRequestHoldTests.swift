@@ -64,13 +64,14 @@ import Testing
         defer { try? harness.end() }
         _ = try harness.connect().send(topic: "Again", body: "first")
         let consumer = try hold(1, topic: "Again", harness)
-        func deadlines() throws -> (own: Int64, list: Int64) {
+        func state() throws -> (deadline: Int64, timeLeft: Int64) {
             try harness.onLoop { broker in
-                let pull = try #require(QueueWatch.of(try Self.queue(broker, "Again")).pulls.first)
-                return (pull.deadlineMillis, pull.listDeadlineMillis)
+                let queue = try Self.queue(broker, "Again")
+                let pull = try #require(QueueWatch.of(queue).pulls.first)
+                return (pull.deadlineMillis, pull.listKey)
             }
         }
-        let before = try deadlines()
+        let before = try state()
         // Time passes, by which a deadline counted anew would be later.
         usleep(20_000)
         try harness.onLoop { broker in
@@ -79,10 +80,10 @@ import Testing
             broker.hold.arrived(try Self.queue(broker, "Again"), arrival)
             broker.hold.runWoken()
         }
-        let after = try deadlines()
-        #expect(after.own == before.own)
-        // It was woken: it stands in the list of the time that is left.
-        #expect(after.list < before.list)
+        let after = try state()
+        #expect(after.deadline == before.deadline)
+        // It was woken: it waits in the list of the time that is left now.
+        #expect(after.timeLeft < before.timeLeft)
         consumer.close()
         try eventually { try harness.onLoop { $0.hold.count } == 0 }
     }
@@ -93,17 +94,20 @@ import Testing
         defer { try? harness.end() }
         _ = try harness.connect().send(topic: "Taken", body: "first")
         let consumer = try hold(2, topic: "Taken", harness)
-        try consumer.post(
+        let opaque = try consumer.post(
             .pullMessage, RawConnection.pullFields(topic: "Taken", queueID: 1, offset: 0, suspendMillis: 60_000))
         try eventually { try harness.onLoop { $0.hold.count } == 3 }
         let taken = try harness.onLoop { broker in
-            let client = try #require(QueueWatch.of(try Self.queue(broker, "Taken")).pulls.first).client
+            let queue = try Self.queue(broker, "Taken")
+            let client = try #require(QueueWatch.of(queue).pulls.first).client
             let taken = broker.hold.takeHeld(by: client) { $0.queueID == 1 }
             #expect(broker.hold.takeHeld(by: client) { $0.queueID == 1 }.isEmpty)
             #expect(taken.allSatisfy { !$0.isHeld && $0.queue == nil })
+            for pull in taken { pull.resume(expired: true) }
             return taken.count
         }
         #expect(taken == 1)
+        #expect(try consumer.receive().opaque == opaque)
         #expect(try harness.onLoop { $0.hold.count } == 2)
         #expect(try harness.onLoop { $0.store.consumeQueue(topic: "Taken", queueID: 1)?.wantsArrival } == false)
     }

@@ -227,4 +227,23 @@ import Testing
         let none = try ask(1)
         #expect(none.code == 0 && none.body.isEmpty && none.remark == "Index 1 of 0@Queued is not exist!")
     }
+
+    @Test("a key of 25 000 bytes, and a thousand values of one key, are one short answer")
+    func longTexts() throws {
+        let harness = try BrokerHarness()
+        let connection = try harness.connect()
+        for text in [
+            String(repeating: "k", count: 25_000) + "=1", "traceOn=" + String(repeating: "k", count: 25_000),
+        ] {
+            let refused = try change(connection, text)
+            #expect(refused.code == 1 && (refused.remark?.count ?? 1000) < 300, "\(refused.remark ?? "")")
+            #expect(refused.remark?.hasSuffix("nothing was changed") == true, "\(refused.remark ?? "")")
+        }
+        let many = (1...1000).map { "fileReservedTime=\($0)" }.joined(separator: "\n")
+        let version = try harness.onLoop { $0.settings.version.counter }
+        #expect(try change(connection, many).code == 0)
+        #expect(try harness.onLoop { $0.settings.version.counter } == version + 1)
+        #expect(try listed(connection, "fileReservedTime") == "1000")
+        try harness.end()
+    }
 }

@@ -238,6 +238,30 @@ import Testing
         #expect(torn.decisions.count == 1 && torn.decisions[0].text.contains("it ends at 1702292 because"))
     }
 
+    @Test("names of files no store comes to, and a topic that is in the table twice")
+    func impossible() throws {
+        let found = try after { folder in
+            for name in ["commitlog/09223372036854775807", "consumequeue/GoldenMany/0/09223372036854000000"] {
+                try write("x", folder, name)
+            }
+            let file = folder.appendingPathComponent("config/topics.json")
+            let text = try String(contentsOf: file, encoding: .utf8)
+            let entry = """
+                "Twice":{"topicName":"Twice","readQueueNums":1,"writeQueueNums":1,"perm":6,"topicFilterType":"SINGLE_TAG",\
+                "topicSysFlag":0,"order":false},
+                """
+            let start = try #require(text.range(of: "\"topicConfigTable\"")?.upperBound)
+            let brace = try #require(text[start...].firstIndex(of: "{"))
+            var twice = text
+            twice.insert(contentsOf: entry + entry, at: text.index(after: brace))
+            try Data(twice.utf8).write(to: file)
+        }
+        #expect(found.report.topics.filter { $0.name == "Twice" }.count == 1)
+        #expect(found.report.log.end == 1_702_292)
+        #expect(found.report.topics.first { $0.name == "GoldenMany" }?.messages == Self.sent["GoldenMany"])
+        #expect(found.decisions.contains { $0.text.contains("09223372036854775807") }, "\(found.decisions)")
+    }
+
     @Test("a queue file that was cut off, one that is empty, and a table of RocketMQ 5's that is no JSON")
     func cutOff() throws {
         let queue = try after {

@@ -548,11 +548,32 @@ struct TimerWheelTests {
         append(3)
         bytes[torn + 20] ^= 1
         append(4)
+        // Whole, and of times and places no broker has.
+        let impossible = [
+            TimerKey(due: .min, sequence: 5), TimerKey(due: -1, sequence: 5), TimerKey(due: .max, sequence: 5),
+            TimerKey(due: Self.start, sequence: -1), TimerKey(due: Self.start, sequence: .max),
+        ]
+        for key in impossible {
+            payload.withUnsafeBytes { TimerFrame.append(kind: TimerFrame.message, key, $0, to: &bytes) }
+        }
         let bucket = TimerBucket(level: .minute, of: Self.start)
         try world.files.append([bucket: bytes])
         let loaded = try world.files.load(bucket)
         #expect(loaded.entries.map(\.sequence) == [1, 2, 4, 9])
         #expect(loaded.cancelling.map(\.cancellation) == [cancellation])
-        #expect(loaded.damaged == TimerFrame.size(payload: payload.count))
+        #expect(loaded.damaged == (1 + impossible.count) * TimerFrame.size(payload: payload.count))
+        // The same in the file of a day, which is divided among those of hours.
+        let day = TimerBucket(level: .day, of: Self.start)
+        try world.files.append([day: bytes])
+        #expect(try world.files.split(day) == [TimerBucket(level: .hour, of: Self.start)])
+    }
+
+    @Test("names of files for times no broker has are none of the wheel's")
+    func fileNames() {
+        #expect(TimerBucket(fileName: "m-60000") == TimerBucket(level: .minute, start: 60_000))
+        let width = TimerBucket.Level.day.width
+        for start in [Int64.max / width * width, Int64.min / width * width, -width] {
+            #expect(TimerBucket(fileName: "d-\(start)") == nil, "\(start)")
+        }
     }
 }

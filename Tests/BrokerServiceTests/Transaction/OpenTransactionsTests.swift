@@ -1,3 +1,5 @@
+import MessageModel
+import StoreFormat
 import Testing
 
 @testable import BrokerService
@@ -162,6 +164,64 @@ struct OpenTransactionsTests {
         open.commit()
         #expect(open.lying(before: 300).map(\.queueOffset) == [0, 2])
         #expect(open.lying(before: 0).isEmpty)
+    }
+
+    /// A prepared message as it lies in a log.
+    private func record<R>(
+        queueOffset: Int64 = 3, checks: String? = nil, _ body: (CommitLogRecordView) throws -> R
+    ) throws -> R {
+        let topic = Array(TopicNames.half.utf8)
+        let asked = checks.map { "TRANSACTION_CHECK_TIMES\u{1}\($0)\u{2}" } ?? ""
+        let properties = Array("UNIQ_KEY\u{1}u\u{2}\(asked)".utf8)
+        let size = CommitLogRecord.size(sysFlag: 0, body: 0, topic: topic.count, properties: properties.count)
+        var bytes = [UInt8](repeating: 0, count: size)
+        try bytes.withUnsafeMutableBytes { buffer in
+            let base = try #require(buffer.baseAddress)
+            BigEndian.store(Int32(size), base, 0)
+            BigEndian.store(CommitLogRecord.magicV1, base, CommitLogRecord.magicPosition)
+            BigEndian.store(queueOffset, base, CommitLogRecord.queueOffsetPosition)
+        }
+        let start = CommitLogRecord.minimumSize - 3
+        bytes[start] = UInt8(topic.count)
+        bytes.replaceSubrange((start + 1)..<(start + 1 + topic.count), with: topic)
+        bytes[start + topic.count + 2] = UInt8(properties.count)
+        bytes.replaceSubrange((size - properties.count)..<size, with: properties)
+        return try bytes.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { throw CancellationError() }
+            return try body(record)
+        }
+    }
+
+    @Test(
+        "counts of checks no broker comes to",
+        arguments: [
+            ("-9223372036854775808", 0), ("-1", 0), ("2", 2), ("9223372036854775807", Int(Int32.max)), ("x", 0),
+        ])
+    func impossibleChecks(_ text: String, _ checks: Int) throws {
+        let half = try record(checks: text) { HalfMessage($0) }
+        #expect(half.checks == checks)
+        var open = table()
+        // While the queues are read at the start: a copy looks for what it is a copy of.
+        open.arrived(half)
+        open.arrived(try record(queueOffset: 4, checks: text) { HalfMessage($0) })
+        open.rebuilt()
+        open.commit()
+        #expect(open.count >= 1)
+    }
+
+    @Test("a prepared message stands where its queue has it, whatever number its record has")
+    func impossiblePlaces() throws {
+        var open = table()
+        for (place, number) in [(Int64(0), Int64.max), (1, 1), (2, -7), (3, 3)] {
+            let half = try record(queueOffset: number) { HalfMessage($0, at: place) }
+            #expect(half.queueOffset == place && half.origin == place)
+            open.arrived(half)
+        }
+        open.rebuilt()
+        #expect(open.count == 4 && open.halfOffset == 0)
+        for place in Int64(0)..<4 { open.end(place) }
+        open.commit()
+        #expect(open.count == 0 && open.halfOffset == 4)
     }
 
     @Test("op messages of RocketMQ 5 name several")

@@ -13,6 +13,9 @@ def _value(kind, dice, model, mode, said=None):
 
 
 def _number(kind, dice, model, mode, said=None):
+    # Not all numbers of a body at once.
+    if mode == "bound" and dice.chance(50):
+        mode = "valid"
     text = _value(kind, dice, model, mode, said)
     try:
         return int(text)
@@ -115,9 +118,9 @@ def acks(dice, model, mode):
         bits = bytes(dice.randrange(256) for _ in range(dice.choice([1, 2, 8])))
         entries.append({"c": _value("group", dice, model, mode), "t": _value("topic", dice, model, mode),
                         "so": _number("begin", dice, model, mode), "q": _number("queue", dice, model, mode), "rq": 0,
-                        "pt": _number("time", dice, model, mode), "it": _number("suspend", dice, model, mode),
-                        "r": dice.choice(["0", "0", "1", "2"] if mode == "valid" else ["0", "3", ""]),
-                        "b": base64.b64encode(bits).decode() if mode == "valid" or dice.chance(50) else "?"})
+                        "pt": _number("poptime", dice, model, mode), "it": _number("suspend", dice, model, mode),
+                        "r": dice.choice(["0", "0", "1", "2"] if mode in ("valid", "bound") else ["0", "3", ""]),
+                        "b": base64.b64encode(bits).decode() if mode in ("valid", "bound") or dice.chance(50) else "?"})
     return {"brokerName": _value("broker", dice, model, mode), "acks": entries}
 
 
@@ -146,13 +149,18 @@ def nameserver_settings(dice, model, mode):
 
 
 def message(dice, model, mode):
-    size = dice.choice([0, 10, 10, 100, 100, 4000, 30000] if mode == "valid" else [0, 1, 100_000, 4 << 20, (4 << 20) + 1])
+    size = dice.choice([0, 10, 10, 100, 100, 4000, 30000] if mode in ("valid", "bound") else [0, 1, 100_000, 4 << 20, (4 << 20) + 1])
     return model.token(dice).encode() + b"." * size
 
 
 def messages(dice, model, mode):
     bodies = [model.token(dice).encode() + b"%d;" % index for index in range(dice.choice([1, 2, 10, 100]))]
     return wire.batch(bodies, wire.properties([("UNIQ_KEY", model.token(dice))]))
+
+
+# Those that have numbers, and those that name a group, a topic or a client.
+NUMBERS = {"lock", "group_config", "group_list", "topic_config", "topic_list", "mode_request", "acks", "heartbeat", "client_check"}
+NAMES = NUMBERS | {"assignment"}
 
 
 def none(dice, model, mode):

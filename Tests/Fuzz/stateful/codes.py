@@ -2,6 +2,8 @@
 
 `!` behind the code: destroys what it names by right, so it never names what the verified traffic uses."""
 
+import bodies
+
 TABLE = """
 10      b 10 message producerGroup:pgroup topic:topic defaultTopic:default defaultTopicQueueNums:queues queueId:queue sysFlag:sysflag bornTimestamp:time flag:int properties:props reconsumeTimes:count unitMode:bool maxReconsumeTimes:count? batch:bool?
 310     b 30 message a:pgroup b:topic c:default d:queues e:queue f:sysflag g:time h:int i:props j:count k:bool l:count?
@@ -29,9 +31,9 @@ TABLE = """
 34      b 10 heartbeat
 35!     b 4 none clientID:client producerGroup:pgroup? consumerGroup:group?
 36!     b 20 none offset:physical group:group delayLevel:level originMsgId:msgid? originTopic:topic? unitMode:bool? maxReconsumeTimes:count?
-37      b 6 none topic:topic? producerGroup:pgroup tranStateTableOffset:count commitLogOffset:physical commitOrRollback:outcome fromTransactionCheck:bool? msgId:msgid transactionId:text?
+37      b 6 none topic:topic? producerGroup:pgroup tranStateTableOffset:half commitLogOffset:physical commitOrRollback:outcome fromTransactionCheck:bool? msgId:msgid transactionId:text?
 38      b 2 none consumerGroup:group
-39      b 1 none topic:topic? tranStateTableOffset:count commitLogOffset:physical msgId:msgid
+39      b 1 none topic:topic? tranStateTableOffset:half commitLogOffset:physical msgId:msgid
 40      b 1 none consumerGroup:group
 41      b 4 lock
 42      b 3 lock
@@ -135,13 +137,13 @@ TABLE = """
 3001    b 1 none username:text
 3005    b 1 none
 3010    b 1 none
-200050  b 4 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some invisibleTime:suspend pollTime:suspend bornTime:time initMode:count exp:expression? order:bool? attemptId:text?
+200050  b 4 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some invisibleTime:suspend pollTime:suspend bornTime:born initMode:first expType:exptype? exp:expression? order:bool? attemptId:attempt?
 200051  b 4 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle
 200052  b 1 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some
 200053  b 3 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle invisibleTime:suspend
 31002!  b 3 none topic:topic queueId:queue? queueOffset:offset? offset:physical? msgId:msgid? operation:operation by:text tags:text? keys:text? properties:props? deliverAt:time? retries:count? version:count? hasBody:bool?
 31001   b 2 none topic:topic? msgId:msgid? queueId:queue? queueOffset:offset? offset:physical? group:group?
-200054  b 1 none consumerGroup:group topic:topic queueId:queue pollTime:suspend bornTime:time
+200054  b 1 none consumerGroup:group topic:topic queueId:queue pollTime:suspend bornTime:born
 200055  b 1 none consumerGroup:group topic:topic queueId:queue
 200056  b 1 none
 200151  b 2 acks
@@ -173,6 +175,19 @@ FOCUS = {
     "load": set(),
     "delivery": {36, 10, 310, 320, 200, 215},
 }
+
+# Codes that name what may lie at a spot (`states.py`): those that change something come more often, those that end the spot, and those
+# that brokers do not answer, less often.
+NAMES = {"topic", "group", "pgroup", "physical", "msgid", "client"}
+CHANGES = {10, 310, 11, 361, 15, 34, 35, 36, 37, 41, 42, 222, 314, 401, 200050, 200051, 200053, 200151, 31002}
+SELDOM = {17, 18, 200, 207, 215, 216, 217, 225, 13, 39, 40, 220, 221, 326, 353, 354, 513, 906}
+STRIKES = [code for code in ALL if ("b" in code.target or code.number in (105, 216, 217))
+           and (NAMES & {kind for _, kind, _ in code.fields} or code.body in bodies.NAMES)]
+
+
+def strike(dice):
+    weights = [4 if code.number in CHANGES else 0.3 if code.number in SELDOM else 1 for code in STRIKES]
+    return dice.choices(STRIKES, weights)[0]
 
 
 def draw(dice, focus):

@@ -13,6 +13,7 @@ import wire
 from mischief import Mischief
 from model import Awaited, Model, token_of
 from net import Net, short
+from states import Seen, States, bounded, fit
 from traffic import Traffic
 from verify import Verifier
 from watch import Watch
@@ -33,6 +34,7 @@ class Fuzz:
         self.model = Model(seed, base + "/escape")
         self.traffic = Traffic(self)
         self.mischief = Mischief(self)
+        self.states = States(self)
         self.verifier = Verifier(self.world, self.net, self.model)
         self.watch = Watch(self.world, options.stall, options.memory, options.passed)
         self.net.chores.append(self.watch.look)
@@ -43,7 +45,8 @@ class Fuzz:
         # When its last heartbeat was sent.
         self.beaten = 0.0
         self.to_check = set()
-        self.counts = {"steps": 0, "requests": 0, "refused": 0, "restarts": 0, "kills": 0, "starved": 0}
+        self.counts = {"steps": 0, "requests": 0, "refused": 0, "restarts": 0, "kills": 0, "starved": 0,
+                       "states": 0, "no states": 0, "strikes": 0}
         self.levels = [float(each.rstrip("s")) for each in settings.get("messageDelayLevel", "1s 2s").split()]
         self.last = []
 
@@ -74,6 +77,7 @@ class Fuzz:
             answer = self.traffic.ask(17, {**made, "topic": topic})
             if answer.code != 0:
                 raise Finding("answer", f"topic {topic} was not made: {answer.code} {answer.remark}")
+        self.states.begin()
         self.watch.tell()
 
     def reconnect(self):
@@ -108,8 +112,11 @@ class Fuzz:
         self.traffic.check_offsets(killed=True)
 
     def connection(self, dice, target):
+        return self.connection_of(target, dice.randrange(5))
+
+    def connection_of(self, target, number):
         port = self.world.broker if target == "b" else self.world.nameserver
-        name = f"{target}{dice.randrange(5)}"
+        name = f"{target}{number}"
         found = self.connections.get(name)
         if not found or found.closed:
             found = self.connections[name] = self.net.connect(name, port)
@@ -152,6 +159,8 @@ class Fuzz:
             self.request(codes.draw(dice.of("code"), self.options.focus), dice, 40 if kind == "burst" else 1)
         elif kind.startswith("code:"):
             self.request(codes.BY_NUMBER[int(kind[5:])], dice, 4)
+        elif kind == "state":
+            self.states.step(dice)
         elif kind == "mischief":
             self.mischief.step(dice)
         elif kind.startswith("heavy:"):
@@ -168,15 +177,26 @@ class Fuzz:
         if code.destroys and count > 1:
             count = 4
         for index in range(count):
-            self.one(code, dice.of(index), dice)
+            own = dice.of(index)
+            # A good part takes names that state was made for.
+            spot = self.states.spot(own.of("spot"), code.number) if code in codes.STRIKES and own.of("strikes").chance(35) else None
+            self.one(code, own, dice, spot)
 
-    def one(self, code, dice, place):
+    def one(self, code, dice, place, spot=None):
+        """At a spot it names what lies there, and most often nothing but a number or two is wrong."""
+        model, at_bound = self.model, None
+        if spot:
+            model = Seen(self.model, spot)
+            self.counts["strikes"] += 1
+            at_bound = bounded(code, dice.of("bounds")) if dice.of("bound").chance(70) else None
         spirit = dice.random() * 100
         tainted = dice.choice([name for name, _, _ in code.fields] + ["body"]) if spirit > 50 else None
         modes = {}
 
         def mode(name):
-            if spirit > 85:
+            if at_bound is not None:
+                modes[name] = "bound" if name in at_bound else "valid"
+            elif spirit > 85:
                 modes[name] = dice.of(name + "/mode").choices(["valid", "near", "hostile"], [80, 15, 5])[0]
             else:
                 modes[name] = "valid" if name != tainted else dice.choice(["near", "near", "hostile"])
@@ -185,8 +205,10 @@ class Fuzz:
         for name, kind, optional in code.fields:
             if optional and dice.of(name + "/there").chance(35) or dice.of(name + "/gone").chance(0.7):
                 continue
-            said[name] = values.draw(kind, dice.of(name), self.model, mode(name), said)
-        body = bodies.draw(code.body, dice.of("body"), self.model, mode("body")) if code.body else b""
+            said[name] = values.draw(kind, dice.of(name), model, mode(name), said)
+        if spot and code.number == 31002:
+            said = fit(said, at_bound or (), dice.of("fit"))
+        body = bodies.draw(code.body, dice.of("body"), model, mode("body")) if code.body else b""
         if code.number == 103 and said.get("compressed") == "true" and dice.chance(90):
             body = zlib.compress(body)
         if code.destroys and self.hits_own(code.number, said, body):
@@ -200,7 +222,16 @@ class Fuzz:
             how["flag"] = wire.ONEWAY
         odd = any(each != "valid" for each in modes.values())
         self.counts["requests"] += 1
-        connection.request(code.number, said, body, self.expectation(code.number, said, body, odd), **how)
+        then = self.expectation(code.number, said, body, odd)
+        spot = spot or self.states.named_by(code.number, said)
+        if spot:
+            expected = then
+
+            def then(answer):
+                spot.heard(code.number, said, answer)
+                if expected:
+                    expected(answer)
+        connection.request(code.number, said, body, then, **how)
 
     def hits_own(self, code, said, body):
         """It would by right destroy what the verified traffic uses. After that nothing is expected of what it names."""
@@ -258,6 +289,8 @@ class Fuzz:
         except ValueError:
             return
         if "TRAN_MSG" in pairs or flags & 12 or said.get("batch", "").lower() in ("true", "1"):
+            if topic in self.model.unkept:
+                return
             self.model.odd.append(physical)
             return
         # RocketMQ drops properties without a value.
@@ -267,6 +300,8 @@ class Fuzz:
         if timers:
             if not odd:
                 self.await_in(self.may_lie_in(topic), body, 3, "timer message", step)
+            return
+        if topic in self.model.unkept:
             return
         if topic.startswith("%"):
             return self.await_in(self.may_lie_in(topic), body, 1, "message", step)
@@ -291,6 +326,8 @@ class Fuzz:
         return [topic, "%DLQ%" + group] if group else [topic]
 
     def await_in(self, topics, body, delay, kind, step):
+        if self.model.unkept.intersection(topics):
+            return
         self.model.awaited.append(Awaited(topics, body, time.time() + delay, kind, step, self.model))
 
     def sent_back(self, said, answer):

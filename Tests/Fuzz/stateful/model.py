@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import time
 
 
 def digest(body):
@@ -58,6 +59,8 @@ class Model:
         self.epoch = collections.Counter()
         self.reshaped = set()
         self.regrouped = set()
+        # Topics no message of which is in the ledger (`states.py`).
+        self.unkept = set()
         self.kills = 0
         # Seconds the machine has been late by now.
         self.late = lambda: 0.0
@@ -82,6 +85,21 @@ class Model:
             return self.ends.get((topic, int(queue)), 0)
         except (TypeError, ValueError):
             return 0
+
+    def queue(self, dice):
+        return dice.randrange(4)
+
+    def begin(self, dice, topic, queue):
+        return max(0, self.end_of(topic, queue) - dice.randrange(6))
+
+    def half(self, dice):
+        return dice.choice([0, 1, 3, 16])
+
+    def pop_time(self, dice):
+        return int(time.time() * 1000) - dice.choice([0, 5, 1000])
+
+    def handle(self, dice, offset):
+        """None is known."""
 
     def physical(self, dice):
         pool = self.odd if self.odd and dice.chance(40) else self.recent

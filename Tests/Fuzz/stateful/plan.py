@@ -4,13 +4,13 @@ import heavy
 from values import Dice
 
 KINDS = {"request": 60, "burst": 2, "send": 9, "batch": 2, "cpp_batch": 1, "delayed": 3, "transactions": 3, "send_back": 4,
-         "raised_queues": 0.5, "recreate": 1.5, "offsets": 3, "hold": 2, "mischief": 5}
+         "raised_queues": 0.5, "recreate": 1.5, "offsets": 3, "hold": 2, "mischief": 5, "state": 10}
 FOCUS = {
-    "names": {"request": 80, "send": 10, "delayed": 1, "mischief": 1},
-    "numbers": {"request": 80, "send": 10, "send_back": 2},
+    "names": {"request": 80, "send": 10, "delayed": 1, "mischief": 1, "state": 5},
+    "numbers": {"request": 80, "send": 10, "send_back": 2, "state": 25},
     "load": {"request": 10, "send": 10, "hold": 2, "transactions": 1},
     "delivery": {"request": 5, "send": 10, "batch": 3, "cpp_batch": 2, "delayed": 5, "transactions": 8, "send_back": 10,
-                 "raised_queues": 3, "recreate": 6, "offsets": 3, "hold": 2},
+                 "raised_queues": 3, "recreate": 6, "offsets": 3, "hold": 2, "state": 2},
 }
 ENDS = {"go on": 40, "time passes": 6, "stop": 15, "stop under load": 8, "kill broker-store": 14, "kill nameserver": 5, "kill platform": 10,
         "kill filter": 1.5, "kill replication": 1.5}

@@ -10,6 +10,10 @@ INT64 = [-1, 2**63 - 1, 2**63 - 1, -2**63, 2**63 - 1000, 2**62, 2**31, 2**32, 10
 NO_NUMBER = ["", " ", "abc", "1.5", "1e3", "0x10", "+5", "-", "--1", "NaN", "true", "9" * 40, str(2**63), str(2**64),
              "１２", "1\n", "\x00", "7 "]
 FORGED = "FORGED"
+# What is stored or calculated with is struck with these (mode `bound`): numbers that parse, at the ends of their types and of what fits into
+# fewer bits.
+BOUNDS32 = [-1, -1, 0, 1, 2**31 - 1, -2**31, -2, 2**15, 2**16, 2**30]
+BOUNDS64 = [-1, -1, 0, 1, 2**63 - 1, -2**63, 2**63 - 2, -2, 2**31 - 1, 2**31, -2**31, 2**32, 2**55, 2**55 - 1, 2**56, 2**62]
 
 
 class Dice(random.Random):
@@ -56,14 +60,17 @@ def integer(valid, edges):
             return str(value)
         if mode == "near":
             return str(dice.choice([value + 1, value - 1, *edges]))
+        if mode == "bound":
+            return str(dice.choice([value + 1, value - 1, *(BOUNDS64 if edges is INT64 else BOUNDS32)]))
         return dice.choice(NO_NUMBER + [str(each) for each in edges] * 2)
+    draw.isNumber = True
     return draw
 
 
 def name(valid):
     def draw(dice, model, mode, said):
         value = valid(dice, model, said)
-        if mode == "valid":
+        if mode in ("valid", "bound"):
             return value
         return near_name(dice, value) if mode == "near" else hostile_name(dice, model)
     return draw
@@ -100,6 +107,11 @@ def properties(dice, model, mode, said):
             pairs[-1][0], int(time.time() * 1000) + delay * 900)))
     if mode == "valid":
         return wire.properties(pairs)
+    if mode == "bound":
+        numbers = ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "RECONSUME_TIME", "TRAN_PREPARED_QUEUE_OFFSET",
+                   "TRANSACTION_CHECK_TIMES", "CHECK_IMMUNITY_TIME_IN_SECONDS", "INNER_NUM", "REAL_QID", "TIMER_ROLL_TIMES", "1ST_POP_TIME"]
+        half = [("TRAN_MSG", "true")] if dice.chance(20) else []
+        return wire.properties(pairs + half + [(dice.choice(numbers), str(dice.choice(BOUNDS64)))])
     if mode == "near":
         extra = dice.choice([
             ("DELAY", str(dice.choice([0, 7, 18, 19, 100, -1, 2**31 - 1, 2**31]))), ("TRAN_MSG", "true"),
@@ -139,12 +151,26 @@ def handle(dice, model, mode, said):
     offset = said.get("offset", dice.randrange(6))
     parts = [offset, now(dice, model, said), dice.choice([0, 200, 60_000]), dice.choice([0, 0, 7, 999]), dice.choice([0, 0, 0, 1, 2]),
              dice.choice(model.brokers), said.get("queueId", 0), offset]
-    if mode != "valid":
+    known = model.handle(dice, offset)
+    if known:
+        parts = known.split(" ")
+    if mode == "bound":
+        parts[dice.choice([0, 1, 2, 3, 6, 7])] = dice.choice(BOUNDS64)
+    elif mode != "valid":
         parts[dice.randrange(len(parts))] = dice.choice([-1, 2**31, 2**63 - 1, -2**63, "", "x"])
     return " ".join(map(str, parts))
 
 
 SQL = ["a > 1", "a IS NOT NULL AND b = 'x'", "a BETWEEN 1 AND 2", "((((", "a = 'x' OR " * 40 + "b = 1", ""]
+
+
+def message_id(dice, model, mode, said):
+    if mode == "hostile":
+        return hostile_name(dice, model)
+    if mode == "bound":
+        return "7F00000100002A9F%016X" % (dice.choice(BOUNDS64) & 2**64 - 1)
+    return model.message_id(dice)
+
 
 TYPES = {
     "topic": name(lambda dice, model, said: dice.choice(model.topics)),
@@ -155,9 +181,10 @@ TYPES = {
     "cluster": name(lambda dice, model, said: dice.choice(["DefaultCluster", "fz-cluster"])),
     "address": name(lambda dice, model, said: dice.choice(model.addresses)),
     "default": name(lambda dice, model, said: "TBW102"),
-    "queue": integer(lambda dice, model, said: dice.randrange(4), [-1, 4, 8, 16, 65536, *INT32]),
+    "queue": integer(lambda dice, model, said: model.queue(dice), [-1, 4, 8, 16, 65536, *INT32]),
     "offset": integer(queue_end, INT64),
-    "begin": integer(lambda dice, model, said: max(0, queue_end(dice, model, said) - dice.randrange(6)), INT64),
+    "begin": integer(lambda dice, model, said: model.begin(dice, said.get("topic") or said.get("b"), said.get("queueId")), INT64),
+    "half": integer(lambda dice, model, said: model.half(dice), INT64),
     "physical": integer(physical, INT64),
     "count": integer(lambda dice, model, said: dice.choice([0, 1, 3, 16]), INT32),
     "some": integer(lambda dice, model, said: dice.choice([1, 8, 32]), INT32),
@@ -170,12 +197,16 @@ TYPES = {
     "long": integer(lambda dice, model, said: dice.randrange(100_000), INT64),
     "zero": integer(lambda dice, model, said: 0, INT64),
     "time": integer(now, INT64),
+    "born": integer(lambda dice, model, said: int(time.time() * 1000) - dice.choice([0, 0, 0, 5, 1000]), INT64),
+    "poptime": integer(lambda dice, model, said: model.pop_time(dice), INT64),
+    "first": integer(lambda dice, model, said: dice.choice([0, 0, 1]), INT32),
     "suspend": integer(lambda dice, model, said: dice.choice([0, 200, 1500, 15000]), INT64),
     "timeout": integer(lambda dice, model, said: 120_000, INT64),
     "outcome": integer(lambda dice, model, said: dice.choice([0, 8, 12]), INT32),
     "bool": text("true", "false"),
     "operation": text("edit", "cancel", "reschedule", "retries", "resend", "delete"),
     "namespace": text("ORDER_TOPIC_CONFIG", "NAMESPACE_ORDER_TOPIC_CONFIG", "fz"),
+    "attempt": text("attempt-0", "attempt-1", "attempt-2"),
     "key": text("k1", "k2", "same"),
     "value": text("v", "a:1;b:2", "x" * 3000),
     "expression": text("*", "a", "a || b", *SQL),
@@ -186,8 +217,10 @@ TYPES = {
     "handle": handle,
     "text": text("x", "extra info 0 1 2"),
     "props": properties,
-    "msgid": lambda dice, model, mode, said: model.message_id(dice) if mode != "hostile" else hostile_name(dice, model),
+    "msgid": message_id,
 }
+# Those that have a bound.
+NUMBERS = {kind for kind, draw in TYPES.items() if hasattr(draw, "isNumber")} | {"handle", "props", "msgid"}
 
 
 def draw(kind, dice, model, mode, said):

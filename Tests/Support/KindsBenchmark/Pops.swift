@@ -93,15 +93,20 @@ struct Pops {
         let popTime = answer.extFields["popTime"] ?? ""
         switch how {
         case .single:
-            for offset in all {
-                _ = try await client.invokeSuccessfully(
-                    RemotingCommand(
-                        .ackMessage,
-                        extFields: [
-                            "consumerGroup": group, "topic": topic, "queueId": String(queue),
-                            "offset": String(offset),
-                            "extraInfo": "\(start) \(popTime) 600000 0 0 broker-a \(queue) \(offset)",
-                        ]), timeout: .seconds(10))
+            try await withThrowingTaskGroup(of: Void.self) { tasks in
+                for offset in all {
+                    tasks.addTask {
+                        _ = try await client.invokeSuccessfully(
+                            RemotingCommand(
+                                .ackMessage,
+                                extFields: [
+                                    "consumerGroup": group, "topic": topic, "queueId": String(queue),
+                                    "offset": String(offset),
+                                    "extraInfo": "\(start) \(popTime) 600000 0 0 broker-a \(queue) \(offset)",
+                                ]), timeout: .seconds(10))
+                    }
+                }
+                try await tasks.waitForAll()
             }
         case .batches:
             var bits = [UInt8](repeating: 0, count: Self.batch / 8)
@@ -158,14 +163,17 @@ struct Pops {
         }
     }
 
+    /// As RocketMQ's clients have it: acknowledgements are not waited for before the next pop.
     private func pops(_ load: Load, _ group: String, _ how: Acknowledging) async throws -> Double {
         try await measured(load) { client, queue in
             var count = 0
+            var acknowledging: Task<Void, any Error>?
             while true {
                 let reply = try await client.invoke(Self.pop(load.topic, queue, group), timeout: .seconds(10))
+                try await acknowledging?.value
                 guard reply.code == 0 else { return count }
                 count += Self.offsets(reply).all.count
-                try await acknowledge(client, reply, load.topic, queue, group, how)
+                acknowledging = Task { try await acknowledge(client, reply, load.topic, queue, group, how) }
             }
         }
     }

@@ -1,6 +1,7 @@
 import Synchronization
 
-/// A switch for `SimulatedDisk.fault`: which call fails, with what, after how many that do not.
+/// A switch for `SimulatedDisk.fault`: which call fails, with what, after how many that do not. Without Foundation, to
+/// which no text contains an empty one: `path: ""` means any.
 package final class DiskFault: Sendable {
     private let state = Mutex<(call: String, path: String, code: Int32, skip: Int)?>(nil)
 
