@@ -1,6 +1,6 @@
 package import LinuxSystem
 package import Logging
-internal import WorkerProtocol
+import WorkerProtocol
 
 /// The plugins of this process by the expression type they serve.
 package final class FilterCatalogue {
@@ -73,7 +73,7 @@ package final class FilterCatalogue {
     func refuse(_ path: String, _ error: FilterPluginError) {
         guard refusals[path] != error else { return }
         refusals[path] = error
-        logger.error("filter plugin refused: \(error)")
+        logger.error("filter plugin refused, subscriptions that need it wait until the file is replaced: \(error)")
     }
 
     func forget(refusalOf path: String) { refusals[path] = nil }

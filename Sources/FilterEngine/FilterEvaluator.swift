@@ -1,10 +1,10 @@
-internal import CFilterPlugin
-internal import CLinux
-internal import Glibc
+import CFilterPlugin
+import CLinux
+import Glibc
 package import Logging
 package import StoreFormat
 package import StoreReader
-internal import WorkerProtocol
+import WorkerProtocol
 
 /// Runs programs over records of a commit log, in place: properties and bodies are read where the mapping holds them.
 /// One evaluator serves one thread; its scratch memory is made once.

@@ -1,5 +1,5 @@
-internal import CFilterPlugin
-internal import Glibc
+import CFilterPlugin
+import Glibc
 package import Logging
 
 /// What the plugins of this process see of us: the C struct of `apus_filter.h` and the logger its `log` writes to.

@@ -1,6 +1,6 @@
-internal import CFilterPlugin
-internal import Glibc
-internal import LinuxSystem
+import CFilterPlugin
+import Glibc
+import LinuxSystem
 
 /// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory
 /// may belong to it. A new version of a plugin is taken by a fresh worker process.

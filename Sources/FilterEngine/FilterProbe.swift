@@ -1,5 +1,5 @@
-internal import CFilterPlugin
-internal import Glibc
+import CFilterPlugin
+import Glibc
 
 /// Asks a program about messages that lie in no log: for `apus plugin test`.
 package struct FilterProbe {

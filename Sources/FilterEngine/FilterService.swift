@@ -1,7 +1,7 @@
 package import LinuxSystem
 package import Logging
-internal import StoreFormat
-internal import StoreReader
+import StoreFormat
+import StoreReader
 package import WorkerProtocol
 
 /// Answers the broker-stores' filter messages: compile, batch, release. Confined to one thread.

@@ -1,4 +1,4 @@
-internal import Glibc
+import Glibc
 
 /// The bitmap plugins write into. It ends exactly where a page without access begins. A plugin that writes past the end
 /// dies there and then, instead of spoiling this process's memory.

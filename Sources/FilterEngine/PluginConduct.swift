@@ -1,6 +1,6 @@
 package import LinuxSystem
 package import Logging
-internal import WorkerProtocol
+import WorkerProtocol
 
 /// What this process was doing inside a plugin.
 enum PluginPhase: UInt64 {

@@ -1,8 +1,8 @@
-internal import CFilterPlugin
-internal import Glibc
-internal import LinuxSystem
-internal import Logging
-internal import WorkerProtocol
+import CFilterPlugin
+import Glibc
+import LinuxSystem
+import Logging
+import WorkerProtocol
 
 /// The operators' folders of plugins, looked at again and again. What is whole and new is loaded; what was removed or
 /// changed asks for a fresh process. A file is whole when it was not touched for a moment and by its own headers

@@ -1,4 +1,4 @@
-internal import StoreFormat
+import StoreFormat
 
 /// What a plugin may see of a record: `CommitLogRecord.parse` for a caller that knows where the record ends, without
 /// what is not needed. Points into the bytes it was made from.

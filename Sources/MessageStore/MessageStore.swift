@@ -116,7 +116,11 @@ package final class MessageStore {
             directory: configuration.commitLogPath, fileSize: configuration.mappedFileSizeCommitLog, disk: disk)
         logFiles = files
         windows = LogWindows(fileSize: files.fileSize) { files.file(base: $0) }
-        windows.readFailed = { logger.error("reading the commit log failed: \($0)") }
+        windows.readFailed = {
+            logger.error(
+                "reading the commit log failed, messages there are not delivered until it works; see to the disk: \($0)"
+            )
+        }
         hot = HotBuffer(capacity: 256 * 1024)
         queueFiles = ConsumeQueueFiles(
             directory: configuration.consumeQueuePath, disk: disk,

@@ -1,4 +1,4 @@
-internal import MessageModel
+import MessageModel
 
 /// A number in a request's header that decides what is stored, or how long something is done: its name, and the values
 /// it may have. They all stand here; a value outside is refused at the edge, before anything is looked up with it.

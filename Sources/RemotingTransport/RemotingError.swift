@@ -1,4 +1,4 @@
-internal import LinuxSystem
+import LinuxSystem
 package import RemotingProtocol
 
 /// What can go wrong between here and a peer.

@@ -1,7 +1,7 @@
 package import NIOCore
-internal import RemotingProtocol
-internal import RemotingTransport
-internal import WorkerProtocol
+import RemotingProtocol
+import RemotingTransport
+import WorkerProtocol
 
 /// Puts a slave's questions about claims to the master and gives the broker-store the answers, whose content it does
 /// not know. Over a connection of its own: tables under way delay none. Confined to one event loop.

@@ -1,7 +1,7 @@
-internal import Logging
-internal import NIOCore
-internal import RemotingTransport
-internal import WorkerProtocol
+import Logging
+import NIOCore
+import RemotingTransport
+import WorkerProtocol
 
 /// One slave of a master: takes its reports, sends it the log as fast as its socket takes it.
 final class MasterConnection: ChannelInboundHandler {

@@ -1,10 +1,10 @@
-internal import Glibc
+import Glibc
 package import LinuxSystem
-internal import NIOCore
-internal import RemotingTransport
-internal import StoreFormat
-internal import StoreReader
-internal import WorkerProtocol
+import NIOCore
+import RemotingTransport
+import StoreFormat
+import StoreReader
+import WorkerProtocol
 
 /// The commit log a master serves: files read-only, up to the broker-store's watermarks.
 package final class MasterLog {

@@ -1,9 +1,9 @@
-internal import FastJSON
+import FastJSON
 package import Logging
 package import NIOCore
-internal import RemotingProtocol
-internal import RemotingTransport
-internal import WorkerProtocol
+import RemotingProtocol
+import RemotingTransport
+import WorkerProtocol
 
 /// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups, which
 /// groups pop) to the local broker-store. It does so at the start and every ten seconds, as Apache's slaves do.

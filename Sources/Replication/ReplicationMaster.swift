@@ -1,8 +1,8 @@
-internal import Glibc
+import Glibc
 package import LinuxSystem
 package import Logging
 package import NIOCore
-internal import NIOPosix
+import NIOPosix
 package import RemotingTransport
 package import WorkerProtocol
 

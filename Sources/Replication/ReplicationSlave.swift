@@ -1,6 +1,6 @@
 package import Logging
 package import NIOCore
-internal import NIOPosix
+import NIOPosix
 package import WorkerProtocol
 
 /// The way to the local broker-store, which alone writes the log. `PeerLink` of WorkerKit is one.
@@ -208,6 +208,6 @@ package final class ReplicationSlave {
         let now = NIODeadline.now()
         if let last = lastComplaint, last.text == text, now < last.at + Self.complaintInterval { return }
         lastComplaint = (text, now)
-        logger.error("replication from the master: \(text)")
+        logger.error("replication from the master was interrupted and begins again: \(text)")
     }
 }

@@ -1,4 +1,4 @@
-internal import NIOCore
+import NIOCore
 
 /// One connection to the master. Reads only as long as the broker-store keeps up.
 final class SlaveConnection: ChannelDuplexHandler {

@@ -237,7 +237,7 @@ package final class NameServer: RemotingService {
                 to: frame.returnAddress, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
         } catch {
             logger.warning(
-                "request refused",
+                "request refused, it changed nothing",
                 metadata: [
                     "code": "\(frame.code)", "peer": "\(connection.remoteAddress.text)", "reason": "\(error)",
                 ])
@@ -563,7 +563,9 @@ package final class NameServer: RemotingService {
         let before = configuration.values
         switch configuration.update(properties) {
         case .forbidden(let key):
-            logger.warning("configuration change refused", metadata: ["key": "\(SettingRefusal.shown(key))"])
+            logger.warning(
+                "configuration change refused, nothing was changed: this setting is the operator's, not a client's",
+                metadata: ["key": "\(SettingRefusal.shown(key))", "peer": "\(connection.remoteAddress.text)"])
             return Answer(code: .noPermission, remark: "Can not update config in black list.")
         case .refused(let reason): return Answer(code: .systemError, remark: reason)
         case .changed(let values):

@@ -39,8 +39,9 @@ extension Platform {
                 do {
                     try resources.add(workers.filter { $0.index == index && isPerBroker($0) }, &fresh)
                 } catch {
-                    logger.error("broker \(index) is not added: \(error)")
-                    outcome.pending.append("broker \(index) is not added: \(error)")
+                    let text = "broker \(index) is not added: \(error); correct that, then apus reload adds it"
+                    logger.error("\(text)")
+                    outcome.pending.append(text)
                     fresh.remove(broker: index)
                     changes.added.removeAll { $0 == index }
                 }
@@ -61,7 +62,7 @@ extension Platform {
                     removed: state.workers.map(\.id).filter { isPerBroker($0) && changes.removed.contains($0.index) }))
             return outcome
         } catch {
-            logger.error("reload refused, the configuration stays as it was: \(error)")
+            logger.error("reload refused, the configuration stays as it was; correct it, then apus reload: \(error)")
             return Reloaded(refusal: "\(error)")
         }
     }
@@ -99,7 +100,12 @@ extension Platform {
             try register.served(identity: identity)
             configuration.set("diskServed", "true", for: id)
         } catch {
-            logger.error("\(id): that its disk has been served was not saved: \(error)")
+            logger.error(
+                """
+                \(id): that its disk has been served was not saved, so that the broker would begin anew in an empty \
+                folder if the disk were missing at its next start: \(error); \
+                apus restart \(id.kind.rawValue)@\(id.index) saves it
+                """)
         }
     }
 

@@ -209,7 +209,11 @@ package final class Platform {
         } catch let error as SystemError where error.errno == EPIPE || error.errno == ECONNRESET {
             // It has just ended; its pidfd shows it.
         } catch {
-            logger.error("\(id): a message could not be sent to it: \(error)")
+            logger.error(
+                """
+                \(id): a message could not be sent to it, it may lack settings or a link: \(error); apus restart \
+                \(id.kind.rawValue)@\(id.index) sends it all
+                """)
         }
     }
 

@@ -339,7 +339,8 @@ extension PlatformTests {
             #expect(wrong.status == 64 && wrong.errorText.contains("--mode topic is a broadcast"), "\(wrong)")
             let held = try await platform.apus(["consume", "--topic", "Lines", "--hold", "5s"])
             #expect(
-                held.status == 1 && held.errorText.contains("has no mode, and messages stay with nobody"), "\(held)")
+                held.status == 1 && held.errorText.contains("has no mode, and its consumers hold no message back"),
+                "\(held)")
             let unread = try await platform.apus([
                 "consume", "--topic", "Lines", "--mode", "queue", "--expression", "SQL92", "a >",
             ])

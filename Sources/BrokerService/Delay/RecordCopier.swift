@@ -117,7 +117,8 @@ struct RecordCopier {
         switch undeliverable.putAside(record, because: reason) {
         case .appended(let result): .putAside(result)
         case .refused(let refusal) where refusal.isPassing: .refused(refusal)
-        case .refused(let refusal): .undeliverable("\(reason); nor can it be put aside: \(refusal)")
+        case .refused(let refusal):
+            .undeliverable("\(reason); nor can it be kept among the undeliverable messages: \(refusal)")
         }
     }
 }

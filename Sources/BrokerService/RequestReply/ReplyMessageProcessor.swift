@@ -90,10 +90,18 @@ final class ReplyMessageProcessor {
                     if !isTaken { finish(reply, asker, failure: nil) }
                     isTaken = true
                 case .success(let answer):
+                    let reason = answer.remark ?? "code \(answer.code)"
                     environment.logger.warning(
-                        "client <\(requester)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
+                        """
+                        client <\(requester)> refused a reply: unless another of that name takes it, the sender \
+                        is told and may send it again: \(reason)
+                        """)
                 case .failure(let error):
-                    environment.logger.warning("client <\(requester)> did not take a reply: \(error)")
+                    environment.logger.warning(
+                        """
+                        client <\(requester)> did not take a reply: unless another of that name takes it, the \
+                        sender is told and may send it again: \(error)
+                        """)
                 }
                 if isLast, !isTaken {
                     finish(reply, asker, failure: "push reply message to \(requester)fail.")

@@ -31,7 +31,7 @@ extension RequestTable {
             ) { $0.endTransaction.process },
             RequestRow(
                 .resumeCheckHalfMessage, "RESUME_CHECK_HALF_MESSAGE", .update, [.topic("topic")],
-                "has a producer asked again about a transaction that was put aside"
+                "has a producer asked again about a transaction after its last check"
             ) { $0.endTransaction.resumeCheck },
             RequestRow(
                 .sendReplyMessage, "SEND_REPLY_MESSAGE", .publish, [.topic("topic")], refused: .send,

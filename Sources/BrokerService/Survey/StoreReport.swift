@@ -7,7 +7,8 @@ import MessageModel
 package struct StoreReport: Sendable {
     /// The broker that ran on the store last.
     package enum Writer: String, Sendable {
-        case nobody, apus
+        case noBroker = "none"
+        case apus
         case rocketMQ4 = "rocketmq4"
         case rocketMQ5 = "rocketmq5"
     }
@@ -168,7 +169,7 @@ package struct StoreReport: Sendable {
     /// The store's directory (`storePathRootDir`), without a slash at its end.
     package var folder: String
     /// Recognized by `writerSign`.
-    package var writer = Writer.nobody
+    package var writer = Writer.noBroker
     /// By what the writer was recognized.
     package var writerSign = ""
     /// No file `abort`.

@@ -111,7 +111,7 @@ extension StoreSurvey {
             if name.hasPrefix("."), name.hasSuffix(".apus") {
                 meaning = "checksums of a table"
             } else if name.hasSuffix(".damaged") || name.hasSuffix(".refused") {
-                meaning = "put aside for an operator"
+                meaning = "kept apart for an operator to look at"
             } else {
                 continue
             }

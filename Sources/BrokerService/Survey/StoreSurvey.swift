@@ -231,7 +231,7 @@ package struct StoreSurvey {
         if ours {
             report.writer = .apus
         } else if report.log.isEmpty, report.topics.isEmpty, marks.notedEnd == nil, marks.abort == .none {
-            report.writer = .nobody
+            report.writer = .noBroker
             sign = "there is no message and no queue"
         } else {
             let isFive = try isFive()

@@ -79,7 +79,11 @@ extension MessageStore {
         do throws(SystemError) {
             try checksums?.expire(before: logStart)
         } catch {
-            logger.error("deleting record checksums of deleted log files failed: \(error)")
+            logger.error(
+                """
+                deleting record checksums of deleted log files failed, they take room until the next log file is \
+                deleted: \(error)
+                """)
         }
     }
 }

@@ -125,7 +125,8 @@ extension MessageStore {
         do throws(SystemError) {
             return try disk.space(path).usedRatio
         } catch {
-            logger.warning("how full the disk is cannot be read: \(error)")
+            logger.warning(
+                "how full the disk is cannot be read, log files are deleted by their age alone until it can: \(error)")
             return -1
         }
     }

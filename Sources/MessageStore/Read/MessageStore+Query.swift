@@ -137,7 +137,8 @@ extension MessageStore {
             }
             return search.found.count < atMost ? .none : .unknown
         } catch {
-            logger.error("searching the index failed: \(error)")
+            logger.error(
+                "searching the index failed, outcomes of transactions given up are refused until it works: \(error)")
             return .unknown
         }
     }

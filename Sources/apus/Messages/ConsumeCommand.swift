@@ -96,7 +96,9 @@ struct ConsumeCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard count.map({ $0 > 0 }) ?? true else { throw ValidationError("--count must be above 0") }
-        guard timeout.map({ $0 > 0 }) ?? true else { throw ValidationError("--timeout must be above 0") }
+        guard timeout.map({ $0 > 0 && $0 <= 86_400 }) ?? true else {
+            throw ValidationError("--timeout must be above 0 and at most a day, 86400")
+        }
         guard [0, 2].contains(expression.count) else {
             throw ValidationError("--expression takes the type and the text: --expression SQL92 \"a > 5\"")
         }
@@ -108,7 +110,7 @@ struct ConsumeCommand: AsyncParsableCommand {
             throw ValidationError("--mode and --broadcast: --mode topic is a broadcast that begins at the end")
         }
         guard hold == nil || mode != .topic && !broadcast else {
-            throw ValidationError("--hold: messages of a broadcast stay with nobody")
+            throw ValidationError("--hold: each consumer of a broadcast gets all messages, and holds none back")
         }
         guard hold.map({ 1000...86_400_000 ~= $0.milliseconds }) ?? true else {
             throw ValidationError("--hold must be 1s to 24h")
@@ -128,8 +130,8 @@ struct ConsumeCommand: AsyncParsableCommand {
         let mode = try await topicMode()
         guard hold == nil || mode == .queue || mode == .serial else {
             throw CommandFailure(
-                "--hold: topic '\(topic)' has \(mode == nil ? "no mode" : "mode topic"), and messages stay with "
-                    + "nobody; consume it with --mode queue, or without --hold")
+                "--hold: topic '\(topic)' has \(mode == nil ? "no mode" : "mode topic"), and its consumers hold "
+                    + "no message back from others; consume it with --mode queue, or without --hold")
         }
         let consumer: any LineConsumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
             if mode == .queue || mode == .serial {

@@ -92,7 +92,9 @@ struct SendCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard 1...65_536 ~= inFlight ?? 1 else { throw ValidationError("--in-flight must be 1 to 65536") }
-        guard timeout > 0 else { throw ValidationError("--timeout must be above 0") }
+        guard timeout > 0 && timeout <= 86_400 else {
+            throw ValidationError("--timeout must be above 0 and at most a day, 86400")
+        }
         guard 1...1024 ~= queues else { throw ValidationError("--queues must be 1 to 1024") }
         guard !separated.text.isEmpty else { throw ValidationError("--separator must not be empty") }
         let layout = try LineLayout(columns: columns, separator: separated.text)

@@ -31,7 +31,7 @@ struct MigratePage {
         let log = report.log
         let writer =
             switch report.writer {
-            case .nobody: "nobody"
+            case .noBroker: "no broker"
             case .apus: StoreTarget.apus.name
             case .rocketMQ4: StoreTarget.rocketMQ4.name
             case .rocketMQ5: StoreTarget.rocketMQ5.name

@@ -20,6 +20,7 @@ struct Restart: ParsableCommand {
     var timeout = 120
 
     mutating func validate() throws {
+        guard 1...86_400 ~= timeout else { throw ValidationError("--timeout must be 1 to 86400") }
         guard worker.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "@" || $0 == "-" }), !worker.isEmpty else {
             throw ValidationError("\(worker): a worker is called like broker-store@1")
         }

@@ -231,7 +231,7 @@ struct PluginCommand: ParsableCommand {
         /// Without a terminal to ask at the answer is no.
         private func confirm(_ question: String) throws {
             guard isatty(0) == 1 else {
-                StandardError.write("\(question)\nnot removed: nobody answers here; --yes says so\n")
+                StandardError.write("\(question)\nnot removed: there is no terminal to ask at; --yes says so\n")
                 throw ExitCode(1)
             }
             StandardError.write("\(question) [y/N] ")
