@@ -62,6 +62,15 @@ struct Machine {
         try store.open(at: clock.now, observer: observer, bounds: bounds)
     }
 
+    /// The next process after a kill reads the same claims.
+    mutating func expectSameAfterKill(
+        _ what: String = "", sourceLocation: SourceLocation = #_sourceLocation
+    ) throws {
+        let before = Picture(store, at: clock)
+        try restart(on: disk.afterKill())
+        #expect(Picture(store, at: clock) == before, "\(what)", sourceLocation: sourceLocation)
+    }
+
     func table(_ queueID: Int32 = 0) -> ClaimTable {
         store.table(group: "group", topic: "topic", queueID: queueID)
             ?? store.makeTable(group: group, topic: topic, queueID: queueID, at: 0)
@@ -150,9 +159,7 @@ struct JournalTests {
         let table = machine.table(0)
         _ = machine.store.pop(table, new: [41, 42], machine.clock)
         try machine.store.commitTick()
-        let later = Picture(machine.store, at: machine.clock)
-        try machine.restart(on: machine.disk.afterKill())
-        #expect(Picture(machine.store, at: machine.clock) == later)
+        try machine.expectSameAfterKill()
         #expect(machine.book.lines.filter { $0.hasPrefix("warning") }.count == 1, "\(machine.book.lines)")
     }
 
@@ -167,9 +174,7 @@ struct JournalTests {
         #expect(Picture(machine.store, at: machine.clock) == before)
         _ = machine.store.pop(machine.table(0), new: [41, 42], machine.clock)
         try machine.store.commitTick()
-        let later = Picture(machine.store, at: machine.clock)
-        try machine.restart(on: machine.disk.afterKill())
-        #expect(Picture(machine.store, at: machine.clock) == later)
+        try machine.expectSameAfterKill()
     }
 
     @Test("nothing is written, and no folder made, before the first table")
@@ -266,9 +271,7 @@ struct JournalTests {
             _ = machine.store.pop(machine.table(), new: [offset], machine.clock)
         }
         func same(_ what: String) throws {
-            let before = Picture(machine.store, at: machine.clock)
-            try machine.restart(on: machine.disk.afterKill())
-            #expect(Picture(machine.store, at: machine.clock) == before, "\(what)")
+            try machine.expectSameAfterKill("\(what)")
         }
         for offset in 0..<runs { pop(offset) }
         for offset in 150..<200 as Range<Int64> { pop(offset) }
@@ -344,9 +347,7 @@ struct JournalTests {
         machine.disk.fault.withLock { $0 = nil }
         try machine.store.commitTick()
         #expect(!machine.store.hasUncommitted)
-        let before = Picture(machine.store, at: machine.clock)
-        try machine.restart(on: machine.disk.afterKill())
-        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.expectSameAfterKill()
         _ = machine.store.expire(at: machine.clock.now, limit: 9)
         #expect(machine.table().due(limit: 9).map(\.attempts) == [0, 0])
     }
@@ -371,9 +372,7 @@ struct JournalTests {
                 ])
             #expect(machine.store.statistics.snapshotBytes > 100 && machine.store.statistics.journalBytes < 300)
         }
-        let before = Picture(machine.store, at: machine.clock)
-        try machine.restart(on: machine.disk.afterKill())
-        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.expectSameAfterKill()
     }
 
     @Test("a disk that refuses for very long is given a snapshot instead of all that was refused")
@@ -397,8 +396,6 @@ struct JournalTests {
         #expect(!machine.store.hasUncommitted && machine.disk.paths == ["/store/popState/snapshot-00000002"])
         _ = machine.store.pop(table, new: [table.next], machine.clock)
         try machine.store.commitTick()
-        let before = Picture(machine.store, at: machine.clock)
-        try machine.restart(on: machine.disk.afterKill())
-        #expect(Picture(machine.store, at: machine.clock) == before)
+        try machine.expectSameAfterKill()
     }
 }
