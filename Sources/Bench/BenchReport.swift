@@ -16,7 +16,7 @@ package struct BenchReport: Sendable {
         /// Reason → number in all phases, of messages or of pulls. A lost connection by itself adds its reason with 0.
         package let failures: [String: Int]
         /// Microseconds: percentile name → value; empty when nothing was timed.
-        package let latency: [(name: String, micros: Double)]
+        package let latency: [(name: String, microseconds: Double)]
     }
 
     /// What a server's process used meanwhile.
@@ -52,7 +52,7 @@ package struct BenchReport: Sendable {
 
     init(_ run: Run) {
         plan = run.plan
-        seconds = Double(run.measuredNanos) / 1e9
+        seconds = Double(run.measuredNanoseconds) / 1e9
         produced = run.plan.produces ? Side(run.produced) : nil
         consumed = run.plan.consumes ? Side(run.consumed) : nil
         sent = run.sent
@@ -84,7 +84,8 @@ package struct BenchReport: Sendable {
             if !side.latency.isEmpty {
                 lines.append(
                     "         latency µs  "
-                        + side.latency.map { "\($0.name) \(fixed($0.micros, $0.micros < 100 ? 1 : 0))" }.joined(
+                        + side.latency.map { "\($0.name) \(fixed($0.microseconds, $0.microseconds < 100 ? 1 : 0))" }
+                        .joined(
                             separator: "  "))
             }
             for (reason, count) in side.failures.sorted(by: { $0.value > $1.value }) {
@@ -116,7 +117,7 @@ package struct BenchReport: Sendable {
                     ("messages", .integer(side.messages)), ("bytes", .integer(side.bytes)),
                     ("requests", .integer(side.requests)), ("emptyPulls", .integer(side.emptyPulls)),
                     ("messagesPerSecond", .number(rate(side.messages))),
-                    ("latencyMicros", .fields(side.latency.map { ($0.name, .number($0.micros)) })),
+                    ("latencyMicros", .fields(side.latency.map { ($0.name, .number($0.microseconds)) })),
                     (
                         "failures",
                         .fields(side.failures.sorted { $0.key < $1.key }.map { ($0.key, .integer($0.value)) })
@@ -139,17 +140,19 @@ package struct BenchReport: Sendable {
                         .fields([
                             ("pid", .integer(process.pid)), ("name", .string(process.name)),
                             ("seconds", process.seconds.map { .number($0) }),
-                            ("microsPerMessage", process.seconds.map { .number(micros($0)) }),
+                            ("microsPerMessage", process.seconds.map { .number(microseconds($0)) }),
                         ])
                     })
             ),
-            ("ownMicrosPerMessage", .number(micros(ownCPUSeconds))),
+            ("ownMicrosPerMessage", .number(microseconds(ownCPUSeconds))),
         ]).text()
     }
 
     private func rate(_ messages: Int) -> Double { Double(messages) / max(seconds, 1e-9) }
-    private func micros(_ used: Double) -> Double { countedMessages == 0 ? 0 : used * 1e6 / Double(countedMessages) }
-    private func perMessage(_ used: Double) -> String { countedMessages == 0 ? "–" : fixed(micros(used), 2) }
+    private func microseconds(_ used: Double) -> Double {
+        countedMessages == 0 ? 0 : used * 1e6 / Double(countedMessages)
+    }
+    private func perMessage(_ used: Double) -> String { countedMessages == 0 ? "–" : fixed(microseconds(used), 2) }
 }
 
 extension BenchReport.Side {

@@ -34,8 +34,8 @@ struct ControlPlane {
         for broker in brokers {
             try createTopic(at: broker, brokerName: first.brokerName)
         }
-        let deadline = monotonicNanos() + 35_000_000_000
-        while monotonicNanos() < deadline {
+        let deadline = monotonicNanoseconds() + 35_000_000_000
+        while monotonicNanoseconds() < deadline {
             if let found = try route(of: plan.topic, at: nameServer, writable: writable), !found.isEmpty {
                 return found
             }
@@ -123,9 +123,9 @@ struct ControlPlane {
         let connection = try WireConnection(to: address)
         let template = FrameTemplate(code: code, form: plan.form, fields: fields, body: body)
         template.bytes.withUnsafeBytes { _ = connection.append($0) }
-        let deadline = monotonicNanos() + 5_000_000_000
+        let deadline = monotonicNanoseconds() + 5_000_000_000
         while true {
-            let left = (Int64(deadline) - Int64(monotonicNanos())) / 1_000_000
+            let left = (Int64(deadline) - Int64(monotonicNanoseconds())) / 1_000_000
             guard left > 0 else { throw BenchError("\(address) did not answer request \(code) within 5 s") }
             var wait = pollfd(
                 fd: connection.descriptor, events: Int16(POLLIN | (connection.hasUnsentBytes ? POLLOUT : 0)), revents: 0
@@ -166,7 +166,7 @@ enum SendFields {
         [
             ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", SendFields.template), ("d", String(plan.queues)),
             ("e", String(queueID)),
-            ("f", "0"), ("g", String(wallMillis())), ("h", "0"), ("i", properties),
+            ("f", "0"), ("g", String(wallMilliseconds())), ("h", "0"), ("i", properties),
             ("j", "0"), ("k", "false"), ("m", isBatch ? "true" : "false"), ("n", brokerName),
         ]
     }

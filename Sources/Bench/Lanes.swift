@@ -20,7 +20,7 @@ struct Tally {
 ///
 /// A lane that loses its connection opens it again, so a run goes on through a restart of the server.
 class Lane {
-    private static let reconnectNanos: UInt64 = 20_000_000
+    private static let reconnectNanoseconds: UInt64 = 20_000_000
 
     let address: WireAddress
     private(set) var connection: WireConnection?
@@ -47,7 +47,7 @@ class Lane {
         connection = nil
         isConnected = false
         watchesWrites = false
-        reconnectAt = now + Self.reconnectNanos
+        reconnectAt = now + Self.reconnectNanoseconds
         connectionLost()
     }
 

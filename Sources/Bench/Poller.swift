@@ -36,7 +36,7 @@ final class Poller {
     }
 
     /// Waits until something is ready or the clock shows `wake`; then serves each ready descriptor by its tag.
-    func wait(untilNanos wake: UInt64, now: UInt64, serve: (Int, Events) -> Void) {
+    func wait(untilNanoseconds wake: UInt64, now: UInt64, serve: (Int, Events) -> Void) {
         let count = apus_epoll_wait(descriptor, &ready, Int32(ready.count), wake > now ? wake - now : 0)
         for index in 0..<max(0, Int(count)) {
             serve(Int(ready[index].tag), Events(rawValue: ready[index].events))

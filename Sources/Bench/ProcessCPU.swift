@@ -5,7 +5,7 @@ struct ProcessCPU {
     struct Target {
         let pid: Int32
         let name: String
-        var nanosAtStart: UInt64
+        var nanosecondsAtStart: UInt64
     }
 
     private(set) var targets: [Target] = []
@@ -23,7 +23,7 @@ struct ProcessCPU {
             }
             guard !matching.isEmpty else { throw BenchError("no process '\(name)' is running (--cpu-of)") }
             for pid in matching {
-                targets.append(Target(pid: pid, name: name, nanosAtStart: Self.nanos(of: pid) ?? 0))
+                targets.append(Target(pid: pid, name: name, nanosecondsAtStart: Self.nanoseconds(of: pid) ?? 0))
             }
         }
     }
@@ -31,19 +31,21 @@ struct ProcessCPU {
     /// Starts counting anew.
     mutating func reset() {
         for index in targets.indices {
-            targets[index].nanosAtStart = Self.nanos(of: targets[index].pid) ?? 0
+            targets[index].nanosecondsAtStart = Self.nanoseconds(of: targets[index].pid) ?? 0
         }
     }
 
     /// CPU nanoseconds of each target since `reset`; nil when it has ended meanwhile.
     func used() -> [UInt64?] {
         targets.map { target in
-            Self.nanos(of: target.pid).map { $0 >= target.nanosAtStart ? $0 - target.nanosAtStart : 0 }
+            Self.nanoseconds(of: target.pid).map {
+                $0 >= target.nanosecondsAtStart ? $0 - target.nanosecondsAtStart : 0
+            }
         }
     }
 
     /// User and system time of all threads so far, by the process's CPU clock.
-    static func nanos(of pid: Int32) -> UInt64? {
+    static func nanoseconds(of pid: Int32) -> UInt64? {
         var clock = clockid_t()
         guard clock_getcpuclockid(pid, &clock) == 0 else { return nil }
         var time = timespec()

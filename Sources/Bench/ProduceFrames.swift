@@ -35,7 +35,7 @@ final class ProduceFrames {
         let entry = entries[turn % entries.count]
         let frame = entry.template.bytes.withUnsafeBytes { connection.append($0) }
         entry.template.patchOpaque(frame, opaque)
-        writeDigits(frame, at: entry.bornPosition, width: 13, wallMillis())
+        writeDigits(frame, at: entry.bornPosition, width: 13, wallMilliseconds())
         for position in entry.keyPositions {
             writeHex(frame, at: position, width: 16, nextKey)
             nextKey &+= 1

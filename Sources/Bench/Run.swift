@@ -5,7 +5,7 @@ import Glibc
 /// Phases: warm-up (nothing counts), measured window, drain (nothing new is sent; answers still under way are awaited
 /// so that `acknowledged` is what the broker has).
 final class Run {
-    private static let drainNanos: UInt64 = 5_000_000_000
+    private static let drainNanoseconds: UInt64 = 5_000_000_000
     /// How late the loop may look at the clock when nothing happens.
     private static let longestWait: UInt64 = 100_000_000
 
@@ -19,7 +19,7 @@ final class Run {
     private(set) var isMeasuring = false
     private(set) var isStopping = false
     private(set) var measureFrom: UInt64 = .max
-    private(set) var measuredNanos: UInt64 = 0
+    private(set) var measuredNanoseconds: UInt64 = 0
     /// Unanswered messages at the very end.
     private(set) var unanswered = 0
 
@@ -49,7 +49,7 @@ final class Run {
             let frames = addresses.enumerated().map { index, address in
                 ProduceFrames(
                     plan: plan, queues: queues.filter { $0.address == address },
-                    firstKey: wallMillis() << 22 + UInt64(index) << 58)
+                    firstKey: wallMilliseconds() << 22 + UInt64(index) << 58)
             }
             for index in 0..<plan.produceConnections {
                 let broker = index % addresses.count
@@ -98,7 +98,7 @@ final class Run {
     }
 
     func loop() throws(BenchError) {
-        let began = monotonicNanos()
+        let began = monotonicNanoseconds()
         let warmUntil = began + UInt64((plan.mode == .consume ? 0 : plan.warmUpSeconds) * 1e9)
         var end = warmUntil + UInt64(plan.seconds * 1e9)
         let interval = plan.rate.map { UInt64(max(1, 1e9 * Double(plan.batch) / $0)) }
@@ -109,7 +109,7 @@ final class Run {
             if !isMeasuring, !isStopping, now >= warmUntil { beginMeasuring(now) }
             if isMeasuring, now >= end || isComplete {
                 stopMeasuring(now)
-                end = now + Self.drainNanos
+                end = now + Self.drainNanoseconds
             }
             if isStopping, now >= end || producers.allSatisfy({ $0.unanswered == 0 }) { break }
             if let interval, !isStopping { sendDue(now, interval: interval) }
@@ -123,10 +123,10 @@ final class Run {
             if !isMeasuring, !isStopping { wake = min(wake, warmUntil) }
             if interval != nil, !isStopping, producers.contains(where: \.canSend) { wake = min(wake, nextIntended) }
             for lane in lanes where lane.connection == nil { wake = min(wake, lane.reconnectAt) }
-            poller.wait(untilNanos: wake, now: monotonicNanos()) { tag, events in
+            poller.wait(untilNanoseconds: wake, now: monotonicNanoseconds()) { tag, events in
                 serve(tag, events)
             }
-            now = monotonicNanos()
+            now = monotonicNanoseconds()
         }
         unanswered = producers.reduce(0) { $0 + $1.unanswered * plan.batch }
     }
@@ -143,13 +143,13 @@ final class Run {
         isMeasuring = true
         measureFrom = now
         cpu.reset()
-        ownCPUAtStart = ProcessCPU.nanos(of: getpid()) ?? 0
+        ownCPUAtStart = ProcessCPU.nanoseconds(of: getpid()) ?? 0
     }
 
     private func stopMeasuring(_ now: UInt64) {
         usedCPU = cpu.used()
-        ownCPU = (ProcessCPU.nanos(of: getpid()) ?? 0) - ownCPUAtStart
-        measuredNanos = now - measureFrom
+        ownCPU = (ProcessCPU.nanoseconds(of: getpid()) ?? 0) - ownCPUAtStart
+        measuredNanoseconds = now - measureFrom
         isMeasuring = false
         isStopping = true
     }
@@ -180,11 +180,11 @@ final class Run {
         do throws(BenchError) {
             if events.contains(.writable), !lane.isConnected {
                 lane.isConnected = true
-                lane.connectionOpened(now: monotonicNanos())
+                lane.connectionOpened(now: monotonicNanoseconds())
             }
             if events.contains(.readable) {
                 let isOpen = try connection.receive()
-                let now = monotonicNanos()
+                let now = monotonicNanoseconds()
                 while let frame = try connection.nextFrame() {
                     try lane.answered(try ResponseView(frame), now: now)
                 }
@@ -226,7 +226,7 @@ final class Run {
     private func give(up lane: Lane, because error: BenchError) {
         let tally = lane is ProduceLane ? \Run.produced : \Run.consumed
         if lane.isConnected { self[keyPath: tally].fail(error.description, 0) }
-        lane.drop(now: monotonicNanos())
+        lane.drop(now: monotonicNanoseconds())
     }
 
     private func reopenLanes(_ now: UInt64) {

@@ -152,14 +152,14 @@ func errnoText() -> String {
 }
 
 /// Nanoseconds of the clock every latency is measured on.
-func monotonicNanos() -> UInt64 {
+func monotonicNanoseconds() -> UInt64 {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
 /// Milliseconds since 1970: RocketMQ's timestamps.
-func wallMillis() -> UInt64 {
+func wallMilliseconds() -> UInt64 {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000

@@ -12,11 +12,11 @@ import StoreFormat
 package import WorkerProtocol
 
 extension Broker {
-    static let maintenanceMillis: Int64 = 100
-    static let clientScanMillis: Int64 = 10_000
-    static let newGroupsMillis: Int64 = 1000
-    static let delayOffsetMillis: Int64 = 10_000
-    static let claimsMillis: Int64 = 1000
+    static let maintenanceMilliseconds: Int64 = 100
+    static let clientScanMilliseconds: Int64 = 10_000
+    static let newGroupsMilliseconds: Int64 = 1000
+    static let delayOffsetMilliseconds: Int64 = 10_000
+    static let claimsMilliseconds: Int64 = 1000
 
     // MARK: - Starting
 
@@ -59,27 +59,27 @@ extension Broker {
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
     package func start() {
-        every(Self.maintenanceMillis, "maintenance of the store") { $0.store.runMaintenance() }
+        every(Self.maintenanceMilliseconds, "maintenance of the store") { $0.store.runMaintenance() }
         every(configuration.flushConsumerOffsetInterval, "copying changed tables") { $0.keeper.persistPeriodic() }
-        every(Self.delayOffsetMillis, "copying delay offsets") { $0.keeper.persist(.delayOffsets) }
-        every(Self.clientScanMillis, "looking for silent clients") { $0.dropExpiredClients() }
-        every(Self.newGroupsMillis, "copying new groups") { broker in
+        every(Self.delayOffsetMilliseconds, "copying delay offsets") { $0.keeper.persist(.delayOffsets) }
+        every(Self.clientScanMilliseconds, "looking for silent clients") { $0.dropExpiredClients() }
+        every(Self.newGroupsMilliseconds, "copying new groups") { broker in
             broker.keeper.persistNewGroups()
             broker.registration.registerChanges()
         }
-        every(StatsTable.sampleIntervalMillis, "sampling statistics") { broker in
+        every(StatsTable.sampleIntervalMilliseconds, "sampling statistics") { broker in
             broker.storage.statistics.sample(now: broker.environment.now())
             broker.storage.stats.sample(now: broker.environment.now())
         }
-        every(Self.claimsMillis, "having claims synchronized") { $0.claims.synchronize() }
+        every(Self.claimsMilliseconds, "having claims synchronized") { $0.claims.synchronize() }
         claimsReplica?.start()
         kinds.start()
         registration.start()
     }
 
-    private func every(_ millis: Int64, _ name: String, _ work: @escaping (Broker) -> Void) {
+    private func every(_ milliseconds: Int64, _ name: String, _ work: @escaping (Broker) -> Void) {
         let this = NIOLoopBound((self, work), eventLoop: eventLoop)
-        let interval = TimeAmount.milliseconds(millis)
+        let interval = TimeAmount.milliseconds(milliseconds)
         timers.append(
             eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
                 this.value.0.environment.meter.measured(name) { this.value.1(this.value.0) }
@@ -187,7 +187,8 @@ extension Broker {
     private func acknowledgementsDone() -> EventLoopFuture<Void> {
         guard !gate.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
         let done = eventLoop.makePromise(of: Void.self)
-        let deadline = environment.now() + max(configuration.syncFlushTimeoutMillis, configuration.slaveTimeoutMillis)
+        let deadline =
+            environment.now() + max(configuration.syncFlushTimeoutMilliseconds, configuration.slaveTimeoutMilliseconds)
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(5), delay: .milliseconds(5)) { task in
             let broker = this.value

@@ -14,7 +14,7 @@ extension Broker {
     package var statusLine: String {
         let time = environment.now()
         let put = storage.statistics.putTps(now: time).split(separator: " ").first.map(String.init) ?? "0"
-        let behind = (claimsReplica?.behindMillis ?? 0) / 1000
+        let behind = (claimsReplica?.behindMilliseconds ?? 0) / 1000
         let late = behind > 0 ? ", claims \(behind) s behind the master" : ""
         return "\(configuration.brokerName) put \(storage.statistics.putTotal) get \(storage.statistics.getTotal) "
             + "(\(Double(put).map { String(Int($0)) } ?? put)/s in), held pulls \(heldPulls)" + late

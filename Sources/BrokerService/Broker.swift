@@ -56,8 +56,8 @@ package final class Broker: RemotingService {
     /// - Throws: `BrokerError.configuration`.
     package init(
         configuration: BrokerConfiguration, store: MessageStore, disk: any Disk, eventLoop: any EventLoop,
-        logger: Logger, work: (any BackgroundWork)? = nil, now: @escaping () -> Int64 = Clock.nowMillis,
-        steady: @escaping () -> Int64 = Clock.steadyMillis
+        logger: Logger, work: (any BackgroundWork)? = nil, now: @escaping () -> Int64 = Clock.nowMilliseconds,
+        steady: @escaping () -> Int64 = Clock.steadyMilliseconds
     ) throws(BrokerError) {
         let address = try Self.storeHost(configuration)
         let environment = BrokerEnvironment(

@@ -23,8 +23,8 @@ extension BrokerConfiguration {
             ("rebalanceLockMaxLiveTime", rebalanceLockMaxLiveTime),
             ("registerNameServerPeriod", registerNameServerPeriod),
             ("startAcceptSendRequestTimeStamp", startAcceptSendRequestTimeStamp),
-            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeoutMillis),
-            ("slaveTimeout", slaveTimeoutMillis), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
+            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeoutMilliseconds),
+            ("slaveTimeout", slaveTimeoutMilliseconds), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
             ("defaultQueryMaxNum", Int64(defaultQueryMaxNum)),
             // There are no filter servers; mqadmin exportConfigs of 4.9 fails without the key.
             ("filterServerNums", 0),

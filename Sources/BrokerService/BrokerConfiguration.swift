@@ -91,9 +91,9 @@ package struct BrokerConfiguration {
     /// `flushDiskType=SYNC_FLUSH`: a send waits for the disk.
     package var syncFlush = false
     /// Milliseconds a send waits for the disk; then FLUSH_DISK_TIMEOUT says that it may be lost.
-    package var syncFlushTimeoutMillis: Int64 = 5000
+    package var syncFlushTimeoutMilliseconds: Int64 = 5000
     /// Milliseconds a send waits for a slave; then FLUSH_SLAVE_TIMEOUT says that it may be lost.
-    package var slaveTimeoutMillis: Int64 = 3000
+    package var slaveTimeoutMilliseconds: Int64 = 3000
     /// Bytes: no send waits for a slave that is further behind. The answer is SLAVE_NOT_AVAILABLE.
     package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
     /// The delay of each level from 1 on; a text that is no list of delays is not taken.
@@ -187,8 +187,8 @@ package struct BrokerConfiguration {
         case "startAcceptSendRequestTimeStamp": startAcceptSendRequestTimeStamp = number
         case "sendThreadPoolQueueCapacity": sendsWaitingMax = Int(number)
         case "maxMessageSize": maxMessageSize = Int(number)
-        case "syncFlushTimeout": syncFlushTimeoutMillis = number
-        case "slaveTimeout": slaveTimeoutMillis = number
+        case "syncFlushTimeout": syncFlushTimeoutMilliseconds = number
+        case "slaveTimeout": slaveTimeoutMilliseconds = number
         case "haSlaveFallbehindMax": haSlaveFallbehindMax = number
         case "maxTransferBytesOnMessageInMemory": maxTransferBytesOnMessageInMemory = Int(number)
         case "maxTransferCountOnMessageInMemory": maxTransferCountOnMessageInMemory = Int(number)

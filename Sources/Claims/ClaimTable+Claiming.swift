@@ -144,8 +144,8 @@ extension ClaimTable {
 
     /// Takes back deliveries that were never answered, or that the client gave back before it worked on them. An answer
     /// is missing when the journal could not be written or the connection was gone. The messages are due at once, and
-    /// the delivery does not count; one that was taken back before and prolonged does not count less than nothing.
-    /// Offsets that are not claimed are left alone.
+    /// the delivery does not count. The count of a message that was taken back before and prolonged does not fall below
+    /// 0. Offsets that are not claimed are left alone.
     package func abandon(_ offsets: [Int64], at now: ClaimTime) {
         var isAny = false
         for offset in offsets {

@@ -10,8 +10,8 @@ struct ClientNames {
 
     subscript(number: UInt32) -> String? { names[number] }
 
-    /// The number of a name, given out now if need be. 0, an unknown client, when all numbers have been given out: one
-    /// that was given twice could stand for the former name in a journal.
+    /// The number of a name, given out now if need be. It is 0, an unknown client, when all numbers have been given
+    /// out. A number that was given twice could stand for the former name in a journal.
     mutating func number(of name: String) -> UInt32 {
         if let number = numbers[name] { return number }
         guard lastNumber < ClaimFile.entryNumberLimit - 1 else { return ClaimClient.unknown.number }

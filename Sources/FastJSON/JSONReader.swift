@@ -24,8 +24,9 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     package var description: String { "bad JSON at byte \(offset): \(reason.rawValue)" }
 }
 
-/// Reads JSON text, standard or in fastjson's dialect: object keys in single or double quotes, bare words, numbers
-/// or objects; strings in single quotes; `\xNN` and `\'` escapes; commas that repeat or trail.
+/// Reads JSON text, standard or in fastjson's dialect. Object keys may be in single or double quotes, bare words,
+/// numbers or objects. Strings may be in single quotes, and any string may carry `\xNN` and `\'` escapes. Commas may
+/// repeat or trail.
 package struct JSONReader {
     /// How deep and how large a text may be, so that a hostile one can exhaust neither stack nor memory.
     package struct Limits: Equatable, Sendable {
@@ -41,8 +42,8 @@ package struct JSONReader {
 
         /// Of a text from outside: far above anything RocketMQ writes (its deepest body nests 7 levels).
         package static let foreign = Self(depth: 64, bytes: 64 << 20)
-        /// Of our own tables: whatever came in a text from outside stands a few levels deeper there, and a table is
-        /// as large as its broker made it. The writer keeps them, too (`JSONValue.bytes(_:within:)`).
+        /// Of our own tables. Whatever came in a text from outside stands a few levels deeper there, and a table is as
+        /// large as its broker made it. The writer keeps them, too (`JSONValue.bytes(_:within:)`).
         package static let tables = Self(depth: foreign.depth + 8, bytes: 1 << 30)
     }
 

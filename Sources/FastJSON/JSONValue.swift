@@ -1,5 +1,5 @@
-/// JSON as RocketMQ's Java code reads and writes it (fastjson 1.2): a tree whose objects keep the order of their
-/// members and whose keys may be numbers (`{0:"10.0.0.1:10911"}`) or objects (`{{"queueId":0}:{…}}`).
+/// JSON as RocketMQ's Java code reads and writes it (fastjson 1.2). It is a tree whose objects keep the order of their
+/// members. Their keys may be numbers (`{0:"10.0.0.1:10911"}`) or objects (`{{"queueId":0}:{…}}`).
 ///
 /// Two values are equal when they mean the same. The order of an object's members does not count, that of an array's
 /// elements does. A number key equals the same key in quotes.

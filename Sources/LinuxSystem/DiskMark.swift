@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// The file `.apus-disk` at the top of a disk: by it a disk is known again wherever it is mounted, and its absence
-/// distinguishes a mount point without its disk from the disk. Three lines of text: `id=`, `slot=` (absent when the
-/// broker has no number of its own) and `brokerName=`.
+/// The file `.apus-disk` at the top of a disk. It identifies the disk wherever it is mounted. Its absence distinguishes
+/// a mount point without its disk from the disk. Three lines of text: `id=`, `slot=` (absent when the broker has no
+/// number of its own) and `brokerName=`.
 package struct DiskMark: Hashable, Sendable {
     /// In the disk's top folder.
     package static let fileName = ".apus-disk"

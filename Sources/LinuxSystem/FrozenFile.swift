@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// A file's contents as they were at one moment, in sealed memory: whatever is done to the file, no reader of the copy
+/// A file's contents as they were at one moment, in sealed memory. Whatever is done to the file, no reader of the copy
 /// gets SIGBUS or other bytes.
 package struct FrozenFile: Sendable {
     /// Which file a path led to, and in which state.

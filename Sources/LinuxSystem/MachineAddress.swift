@@ -2,8 +2,8 @@ import Glibc
 
 /// How other machines reach this one.
 package enum MachineAddress {
-    /// The first IPv4 address of an interface that is up and not the loopback: what RocketMQ announces when nothing
-    /// else is configured. nil: there is none.
+    /// The first IPv4 address of an interface that is up and not the loopback. RocketMQ announces it when nothing else
+    /// is configured. It is nil when there is none.
     package static func firstIPv4() -> String? {
         var list: UnsafeMutablePointer<ifaddrs>?
         guard getifaddrs(&list) == 0 else { return nil }

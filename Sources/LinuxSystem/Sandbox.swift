@@ -89,8 +89,8 @@ package enum Sandbox {
 
 /// Memory that was needed to start only.
 package enum StartupMemory {
-    /// After a start that ran much code once (loaders, self-tests): its pages leave the resident memory, and those that
-    /// are needed come back from the page cache.
+    /// For use after a start that ran much code once (loaders, self-tests). The pages of that code leave the resident
+    /// memory, and those that are needed come back from the page cache.
     package static func release() { apus_drop_code_pages() }
 }
 

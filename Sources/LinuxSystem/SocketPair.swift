@@ -48,8 +48,8 @@ package enum DescriptorPassing {
 
     /// Receives one message into `buffer`. nil: the other side closed. Received descriptors are the caller's to close.
     ///
-    /// A message whose descriptors find no free ones comes without them: it is looked at first and taken off the socket
-    /// when its descriptors are there, because the kernel drops those that it cannot pass on.
+    /// A message whose descriptors find no free ones comes without them. The kernel drops descriptors that it cannot
+    /// pass on. So a message is looked at first and taken off the socket when its descriptors are there.
     /// - Parameter makeRoom: asked for a free descriptor, over and over, while there are not enough; false: there will
     ///   be none.
     /// - Throws: EAGAIN (only with `wait` false) when there is no message; ECONNRESET when the other side has ended.

@@ -1,5 +1,5 @@
-/// An IPv4 or IPv6 address with a port, as RocketMQ stores it in records, message identifiers and requests: 4 or 16
-/// bytes of address, then the port in 4 bytes, big-endian.
+/// An IPv4 or IPv6 address with a port, as RocketMQ stores it in records, message identifiers and requests. Its form is
+/// 4 or 16 bytes of address, then the port in 4 bytes, big-endian.
 package struct HostAddress: Hashable, Sendable {
     /// The upper half of an IPv6 address, most significant byte first; 0 for IPv4.
     package let high: UInt64

@@ -21,8 +21,8 @@ public enum MessageProperties {
         return found
     }
 
-    /// Calls `body` for each well-formed property, in order; a piece without a separator, with an empty name or an
-    /// empty value is skipped, as `MessageDecoder.string2messageProperties` does.
+    /// Calls `body` for each well-formed property, in order. It skips a piece without a separator, with an empty name
+    /// or an empty value, as `MessageDecoder.string2messageProperties` does.
     @inlinable @inline(__always)
     public static func forEach(
         in properties: UnsafeRawBufferPointer,

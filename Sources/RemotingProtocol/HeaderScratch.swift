@@ -18,8 +18,8 @@ package struct ExtField {
     }
 }
 
-/// Memory that header parsing reuses from frame to frame, so that no frame allocates: the table of header fields and
-/// the text of strings that carried escapes. One per event loop; what it holds is valid until the next frame is
+/// Memory that header parsing reuses from frame to frame, so that no frame allocates. It has the table of header fields
+/// and the text of strings that carried escapes. One per event loop; what it holds is valid until the next frame is
 /// parsed with it.
 package final class HeaderScratch {
     private(set) var fields: UnsafeMutablePointer<ExtField>
@@ -60,7 +60,7 @@ package final class HeaderScratch {
     }
 }
 
-/// The fields of the frame being parsed, collected in a scratch's table; its pointers are kept here, where the
+/// The fields of the frame being parsed, collected in a scratch's table. The table's pointers are kept here, where the
 /// optimizer sees that no other code changes them.
 struct FieldCollector {
     private let scratch: HeaderScratch

@@ -15,7 +15,7 @@ package struct PullMessageRequestHeader {
     /// Queue offset up to which the group has consumed; counts when `sysFlag` has 1.
     package internal(set) var commitOffset: Int64 = 0
     /// How long the broker may wait for a message; counts when `sysFlag` has 2.
-    package internal(set) var suspendTimeoutMillis: Int64 = 0
+    package internal(set) var suspendTimeoutMilliseconds: Int64 = 0
     /// The expression in UTF-8; counts when `sysFlag` has 4.
     package internal(set) var subscription: UnsafeRawBufferPointer?
     /// Version of the client's subscription: milliseconds since 1970.
@@ -79,7 +79,7 @@ package struct PullMessageRequestHeader {
             case 14 where field.isNamed("expressionType"):
                 expressionType = value
             case 20 where field.isNamed("suspendTimeoutMillis"):
-                suspendTimeoutMillis = try value.integer("suspendTimeoutMillis")
+                suspendTimeoutMilliseconds = try value.integer("suspendTimeoutMillis")
                 seen |= 128
             default: break
             }

@@ -5,9 +5,10 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 
-/// Connections that outlive the process: given away open, with whatever their clients have sent meanwhile still in the
-/// kernel, and served on by the server's next process. The client notices a pause, not an end: of a request under way
-/// when a connection closes the official C++ client learns only by its own time-out of three seconds.
+/// Connections that outlive the process. They are given away open, and the server's next process serves them on.
+/// Whatever their clients have sent meanwhile is still in the kernel. The client notices a pause, not an end. When a
+/// connection closes with a request under way, the official C++ client learns it only by its own time-out of three
+/// seconds.
 extension RemotingServer {
     /// Reads nothing more from any client: requests stay in the kernel, unread. For ever: what follows is `handOver`
     /// and `close`.

@@ -2,7 +2,7 @@ import Synchronization
 
 /// The answer a task waits for while an event loop works on it. It is given once. When the last owner releases this
 /// value without having given it, it is the failure named at the start. An event loop that has shut down drops what it
-/// is handed in silence, and a promise of such a loop never completes: what waited for one would wait for ever. Any
+/// is handed in silence, and a promise of such a loop never completes. What waited for one would wait for ever. Any
 /// thread.
 final class LoopAnswer<Value: Sendable>: Sendable {
     private let continuation: Mutex<CheckedContinuation<Value, any Error>?>

@@ -10,10 +10,10 @@ package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> Remotin
 
 /// One connection to a name server or broker, for the control plane: registration, metadata, tools, tests.
 ///
-/// Any number of requests may be under way; answers find theirs by `opaque`. The connection does not reconnect:
-/// when it ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any
-/// thread and always return, also when the event loop has shut down; the futures are for callers that live on the
-/// client's event loop.
+/// Any number of requests may be under way; answers find theirs by `opaque`. The connection does not reconnect: when it
+/// ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any thread and
+/// always return, also when the event loop has shut down. The futures are for callers that live on the client's event
+/// loop.
 package final class RemotingClient: Sendable {
     /// `host:port` as it was given.
     package let peer: String

@@ -23,7 +23,7 @@ package protocol RemotingService: AnyObject {
 
 extension RemotingService {
     /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which gives the producer
-    /// the reason; its name server gets all topics of a broker in one frame. What unfinished frames take together is
+    /// the reason. Its name server gets all topics of a broker in one frame. What unfinished frames take together is
     /// bounded anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
     package func isLight(code: Int32) -> Bool { false }
@@ -44,9 +44,9 @@ package struct RemotingServerConfiguration: Sendable {
     package var trickleBytesPerSecond = 32 << 10
     /// How long a frame is watched before it is called slow.
     package var trickleTime = TimeAmount.seconds(1)
-    /// While others wait for that memory, a frame must also keep to a pace that completes it in this time. 64 MiB in 8
-    /// s are 67 Mbit/s: honest peers of a slower network that send more than that at once are out of time with or
-    /// without it.
+    /// While others wait for that memory, a frame must also keep to a pace that completes it in this time. For 64 MiB
+    /// in 8 s the pace is 67 Mbit/s. Honest peers of a slower network that send more than 64 MiB at once are out of
+    /// time with or without it.
     package var contendedFrameTime = TimeAmount.seconds(8)
     /// A connection that sends nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
     package var idleTimeout = TimeAmount.seconds(120)
@@ -55,7 +55,7 @@ package struct RemotingServerConfiguration: Sendable {
     /// Above so many bytes waiting to be sent a connection is no longer read from, until the peer has taken half.
     package var outboundHighWaterBytes = 4 << 20
     /// Answers that peers have not taken yet, of all connections together, in bytes. Above it a peer gets one answer at
-    /// a time, and those that take nothing are closed; above three times as much the largest are closed at once.
+    /// a time, and those that take nothing are closed. Above three times as much the largest are closed at once.
     package var outboundBytesMax = 128 << 20
     /// A peer that takes nothing for so long while bytes wait for it is closed.
     package var stallTimeout = TimeAmount.seconds(60)

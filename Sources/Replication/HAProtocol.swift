@@ -97,7 +97,7 @@ package struct HASession {
     package mutating func judge(_ log: Log) -> Judgement {
         guard let acknowledged else { return .carryOn }
         guard acknowledged >= 0 else { return .close(reason: "the slave reports the offset \(acknowledged)") }
-        // Apache takes any first report and would go on sending when its own log has grown past the gap: the two logs
+        // Apache takes any first report and would go on sending when its own log has grown past the gap. The two logs
         // would differ from then on. So a slave that is ahead is refused at once.
         guard acknowledged <= log.written, next ?? 0 <= log.written else {
             return .close(

@@ -13,8 +13,8 @@ package protocol StoreLink: AnyObject {
 
 /// The slave side: fetches the log from the master and hands it to the broker-store, piece by piece.
 ///
-/// Two offsets are kept apart: `stored` is the end of the log that the broker-store reported, and only that is reported
-/// to the master; `HAReceiver.next` is what has been handed over. Between them lie at most `inFlightMaximum` bytes:
+/// Two offsets are kept apart. `stored` is the end of the log that the broker-store reported. Only `stored` is reported
+/// to the master. `HAReceiver.next` is what has been handed over. Between them lie at most `inFlightMaximum` bytes:
 /// above that the master's socket is not read. Whenever either side is replaced, everything in flight is forgotten and
 /// fetched again from `stored` on. So nothing can be written twice or at a wrong offset. Confined to one event loop.
 package final class ReplicationSlave {

@@ -6,8 +6,8 @@ package import RemotingProtocol
 package import RemotingTransport
 import SettingTable
 
-/// Where a name server keeps what shall outlive it. What loads is called before it serves, `saveBrokers` on its event
-/// loop, what saves an operator's change on another thread; of each file one call at a time.
+/// Where a name server keeps what shall outlive it. What loads is called before it serves. `saveBrokers` is called on
+/// its event loop, and what saves an operator's change on another thread. Each file has one call at a time.
 package protocol NameServerStorage: AnyObject, Sendable {
     /// nil when there is none yet.
     /// - Throws: the file is there and cannot be read.

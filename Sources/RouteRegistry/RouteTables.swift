@@ -40,10 +40,10 @@ package struct BrokerRegistration: Equatable, Sendable {
 package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
-    /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is
-    /// started again, or that lost a connection. No client that asks meanwhile is answered that its topics do not
-    /// exist, from which the official C++ client does not recover. RocketMQ's name server waits no time at all, and its
-    /// brokers come back with their next period.
+    /// How long the routes of a broker stay after its connection has closed. A broker that crashed and is started
+    /// again, or that lost a connection, is back sooner. No client that asks meanwhile is answered that its topics do
+    /// not exist, from which the official C++ client does not recover. RocketMQ's name server waits no time at all, and
+    /// its brokers come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// One broker process, by its address.
@@ -373,8 +373,8 @@ package struct RouteTables: Sendable {
         changePermission(of: brokerName) { $0 & ~Permission.write }
     }
 
-    /// Gives it back. RocketMQ sets exactly read and write, which takes the inherit bit from `TBW102` and so ends
-    /// the creation of topics until the broker registers anew; here that bit stays.
+    /// Gives it back. RocketMQ sets exactly read and write, which takes the inherit bit from `TBW102`. That ends the
+    /// creation of topics until the broker registers anew. Here that bit stays.
     package mutating func addWritePermission(of brokerName: String) -> Int {
         changePermission(of: brokerName) { $0 | Permission.read | Permission.write }
     }

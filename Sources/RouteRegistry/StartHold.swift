@@ -3,8 +3,8 @@ import RemotingTransport
 
 /// After a start the tables are empty until the brokers have registered again. A client that asks for a topic would be
 /// answered that it does not exist. With half of the brokers back it would rebalance its queues over those. Such
-/// questions wait until the brokers that were registered before the restart are back, or `milliseconds` are over: an
-/// answer that comes late instead of one that is wrong.
+/// questions wait until the brokers that were registered before the restart are back, or `milliseconds` are over. So an
+/// answer comes late instead of being wrong.
 ///
 /// A name server with which no broker was registered holds nothing.
 struct StartHold {

@@ -19,9 +19,9 @@ package enum JavaProperties {
         package var description: String { "line \(line): \(reason)" }
     }
 
-    /// Handles comments (`#`, `!`), `=` or `:` or blanks between key and value, line continuation by a final backslash
-    /// and the escapes \\ \t \n \r \f \: \= \# \uXXXX. Blanks at the end of a value are left out, which Java keeps.
-    /// Entries in their order, repeated keys included.
+    /// Handles comments (`#`, `!`), and `=` or `:` or blanks between key and value. Handles line continuation by a
+    /// final backslash and the escapes \\ \t \n \r \f \: \= \# \uXXXX. Blanks at the end of a value are left out, which
+    /// Java keeps. Entries in their order, repeated keys included.
     /// - Throws: the line of the first entry that is malformed, and what is wrong with it.
     package static func parse(_ text: String) throws(Malformed) -> [Entry] {
         var entries: [Entry] = []

@@ -3,8 +3,8 @@ package enum Spelling {
     /// Bytes of a word for which a name is looked for: the search costs their product with all names.
     static let bytesMax = 64
 
-    /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several
-    /// the nearest. nil: none is near, or the word is longer than any name.
+    /// The name that has the same letters in other case, or at most two of them wrong, missing or too many. Of several
+    /// such names it is the nearest. It is nil when none is near, or when the word is longer than any name.
     package static func nearest(to word: String, among names: some Sequence<String>) -> String? {
         guard word.utf8.count <= bytesMax else { return nil }
         let letters = Array(word.lowercased().utf8)

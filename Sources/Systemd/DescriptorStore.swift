@@ -1,6 +1,6 @@
 import CSystemd
 
-/// systemd's store of open descriptors (FileDescriptorStoreMax=): what is kept there comes back with
+/// systemd's store of open descriptors (FileDescriptorStoreMax=). What is kept there comes back with
 /// `SocketActivation.take` to the next main process of the service, after a crash as after `systemctl restart`. A
 /// stopped service's store is emptied.
 ///

@@ -2,9 +2,9 @@ import LinuxSystem
 package import Logging
 import Synchronization
 
-/// What every line passes on its way out, whichever handler writes it: control characters are escaped, lengths bounded,
-/// and a source line that logs too often is suppressed, with a count. So no peer that reaches this process over the
-/// network can forge a line, steer the operator's terminal or flood the journal. Any thread.
+/// What every line passes on its way out, whichever handler writes it. Control characters are escaped and lengths
+/// bounded. A source line that logs too often is suppressed, with a count. So no peer that reaches this process over
+/// the network can forge a line, steer the operator's terminal or flood the journal. Any thread.
 package final class LogEdge: Sendable {
     /// The one of this process.
     package static let shared = LogEdge()

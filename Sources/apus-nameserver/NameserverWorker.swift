@@ -111,8 +111,8 @@ final class KVConfigFile: NameServerStorage, Sendable {
     private let disk: any Disk
     private let logger: Logger
 
-    /// A larger file is not ours: of the 8 MiB of a KV configuration (`KVConfigTable.bytesMax`) each byte may be
-    /// written as six, and a short entry has as many around it.
+    /// A larger file is not ours. Each byte of the 8 MiB of a KV configuration (`KVConfigTable.bytesMax`) may be
+    /// written as six. A short entry has as many around it.
     private static let bytesMax: Int64 = 256 << 20
 
     init(path: String, disk: any Disk, logger: Logger) {

@@ -22,7 +22,7 @@ struct AdminToolTests {
         #expect(AdminTime.parse("1795283238802") == 1_795_283_238_802)
         #expect(AdminTime.parse("now") != nil)
         let time = try #require(AdminTime.parse("2026-11-21#17:47:18:802"))
-        #expect(AdminTime.millis(time) == "2026-11-21 17:47:18,802")
+        #expect(AdminTime.milliseconds(time) == "2026-11-21 17:47:18,802")
         #expect(AdminTime.seconds(time) == "2026-11-21 17:47:18")
         for wrong in ["", "yesterday", "2026-11-21", "2026-11-21 17:47:18:802", "2026-11-21#17:47"] {
             #expect(AdminTime.parse(wrong) == nil, "\(wrong)")

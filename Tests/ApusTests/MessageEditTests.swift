@@ -26,7 +26,7 @@ import Testing
     @Test("each says what was done, fit for a terminal")
     func lines() {
         let due: Int64 = 1_700_000_060_000
-        let time = AdminTime.millis(due)
+        let time = AdminTime.milliseconds(due)
         #expect(lines(.edit, edited()) == ["edited: version 3 at Orders queue 1 offset 7"])
         #expect(lines(.edit, edited(deliverAt: due)).first?.hasSuffix("; it waits until \(time)") == true)
         #expect(lines(.retries(2), edited()) == ["2 deliveries count as made: version 3 at Orders queue 1 offset 7"])

@@ -20,7 +20,7 @@ struct MessageShowTests {
 
     @Test("each state says what a person asks next")
     func states() throws {
-        let until = AdminTime.millis(1_700_000_060_000)
+        let until = AdminTime.milliseconds(1_700_000_060_000)
         let time = #""until":1700000060000"#
         let cases = [
             (#""status":"NEW""#, "G (POP): NEW"),

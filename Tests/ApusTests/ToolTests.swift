@@ -38,7 +38,7 @@ struct ToolTests {
     @Test("times are local, or milliseconds; what is no time is refused")
     func times() throws {
         let minute = try #require(MessageTime(argument: "2026-11-21T17:30")).milliseconds
-        #expect(AdminTime.millis(minute) == "2026-11-21 17:30:00,000")
+        #expect(AdminTime.milliseconds(minute) == "2026-11-21 17:30:00,000")
         #expect(MessageTime(argument: "2026-11-21T17:30:05")?.milliseconds == minute + 5000)
         #expect(MessageTime(argument: String(minute))?.milliseconds == minute)
         for text in [

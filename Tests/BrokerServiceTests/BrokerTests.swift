@@ -131,7 +131,7 @@ import WorkerProtocol
 
     private func retried(_ connection: RawConnection, topic: String) throws -> Retried {
         let answer = try connection.invoke(
-            .pullMessage, RawConnection.pullFields(topic: topic, group: "G", suspendMillis: 5000))
+            .pullMessage, RawConnection.pullFields(topic: topic, group: "G", suspendMilliseconds: 5000))
         #expect(answer.code == 0)
         return try answer.body.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { throw RawConnection.Closed() }
@@ -155,7 +155,7 @@ import WorkerProtocol
         #expect(sent.extFields["queueId"] == "2")
         _ = try connection.send(topic: "Delayed", queueID: 3, body: "later", properties: "DELAY\u{1}9")
         let answer = try connection.invoke(
-            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 2, suspendMillis: 5000))
+            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 2, suspendMilliseconds: 5000))
         #expect(answer.code == 0)
         #expect((0.9...2).contains(Date().timeIntervalSince(began)))
         #expect(String(decoding: answer.body, as: UTF8.self).contains("late"))
@@ -165,7 +165,7 @@ import WorkerProtocol
         defer { try? harness.end() }
         connection = try harness.connect()
         let later = try connection.invoke(
-            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 3, suspendMillis: 5000))
+            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 3, suspendMilliseconds: 5000))
         #expect(String(decoding: later.body, as: UTF8.self).contains("later"))
         let first = try connection.invoke(.getMaxOffset, ["topic": "Delayed", "queueId": "2"])
         #expect(first.extFields["offset"] == "1")

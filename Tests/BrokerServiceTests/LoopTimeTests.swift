@@ -22,7 +22,7 @@ struct LoopTimeTests {
         try eventually(within: .seconds(30)) { try harness.onLoop { $0.processors.answers.texts } == 1 }
         let given = try harness.handOver()
         defer { for descriptor in given.connections { close(descriptor) } }
-        let answer = try connection.receive(timeoutMillis: 30_000)
+        let answer = try connection.receive(timeoutMilliseconds: 30_000)
         #expect(answer.opaque == opaque)
         #expect(try TopicConfigSerializeWrapper(body: answer.body).topicConfigTable.count >= 6000)
         try FileManager.default.removeItem(at: harness.folder)
@@ -136,7 +136,7 @@ struct LoopTimeTests {
         try harness.onLoop { $0.notifier.rebalance("Told0", $0.groups) }
         for member in members {
             var notices = 0
-            while let frame = try? member.receive(timeoutMillis: notices == 0 ? 3000 : 0) {
+            while let frame = try? member.receive(timeoutMilliseconds: notices == 0 ? 3000 : 0) {
                 if frame.code == RequestCode.notifyConsumerIDsChanged.rawValue { notices += 1 }
             }
             #expect(notices >= 1)
@@ -186,7 +186,7 @@ struct LoopTimeTests {
         let first = try connection.post(.getAllTopicConfig)
         let second = try connection.post(.getMaxOffset, ["topic": "Table1", "queueId": "0"])
         let third = try connection.post(.getAllTopicConfig)
-        let answers = try (0..<3).map { _ in try connection.receive(timeoutMillis: 60_000) }
+        let answers = try (0..<3).map { _ in try connection.receive(timeoutMilliseconds: 60_000) }
         #expect(answers.map(\.opaque) == [first, second, third])
         let table = try TopicConfigSerializeWrapper(body: answers[0].body)
         #expect(table.topicConfigTable.count >= 9000)

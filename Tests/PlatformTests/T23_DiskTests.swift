@@ -446,12 +446,12 @@ extension PlatformTests {
             }
             // Time passes, in which too many could be closed.
             try await Task.sleep(for: .milliseconds(200))
-            let before = Platform.cpuMillis(of: pid)
+            let before = Platform.cpuMilliseconds(of: pid)
             sockets.removeAll(where: \.isClosedByPeer)
             #expect(sockets.count >= 5 && sockets.count < 60, "\(sockets.count) connections")
             // Time passes: what it uses in it is measured.
             try await Task.sleep(for: .seconds(2))
-            let spent = Platform.cpuMillis(of: pid) - before
+            let spent = Platform.cpuMilliseconds(of: pid) - before
             print("T23 at the limit of open files the broker used \(spent) ms of processor time in 2 s")
             #expect(spent < 500, "\(spent) ms in 2 s")
             #expect(try await platform.status().statusLine.hasPrefix("4 of 4 workers ready"))

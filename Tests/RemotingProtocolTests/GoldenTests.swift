@@ -98,7 +98,7 @@ struct GoldenTests {
                 #expect(String(header.maxMessageNums) == fields["maxMsgNums"])
                 #expect(String(header.sysFlag) == fields["sysFlag"])
                 #expect(String(header.commitOffset) == fields["commitOffset"])
-                #expect(String(header.suspendTimeoutMillis) == fields["suspendTimeoutMillis"])
+                #expect(String(header.suspendTimeoutMilliseconds) == fields["suspendTimeoutMillis"])
                 #expect(header.subscription?.text == fields["subscription"])
                 #expect(String(header.subVersion) == fields["subVersion"])
                 #expect(header.expressionType?.text == fields["expressionType"])

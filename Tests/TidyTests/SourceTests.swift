@@ -17,6 +17,11 @@ struct SourceTests {
         (#"catch\s*\{\s*\}"#, "nothing is swallowed"),
         (#"(?<!Task\.)\bsleep\("#, "a thread never sleeps: waits are events or deadlines"),
         (#"//\s*MARK:(?! - \S)"#, "sections have one form: // MARK: - Title"),
+        (
+            #"\b(?:(?:let|var|func|case) (?:\w*(?:Milli|Micro|Nano)|milli|micro|nano)s\b|"#
+                + #"(?:\w*(?:Milli|Micro|Nano)|milli|micro|nano)s: [A-Z])"#,
+            "units have one spelling: milliseconds, microseconds, nanoseconds"
+        ),
     ]
 
     @Test("no banned call", arguments: banned.map(\.pattern))
@@ -36,9 +41,11 @@ struct SourceTests {
     func patternsWork() throws {
         let samples = [
             "let x = try! f()", "x as! Int", "// TODO later", "fatalError()", "preconditionFailure()", "catch {}",
-            "sleep(1)", "// MARK: title",
+            "sleep(1)", "// MARK: title", "package let dueMillis = 5", "func nanos() -> Int {}",
+            "case late(millis: Int64)",
         ]
-        for (sample, rule) in zip(samples, Self.banned) {
+        #expect(samples.count >= Self.banned.count)
+        for (sample, rule) in zip(samples, Self.banned + [Self.banned[8], Self.banned[8]]) {
             let expression = try NSRegularExpression(pattern: rule.pattern)
             #expect(
                 expression.firstMatch(in: sample, range: NSRange(sample.startIndex..., in: sample)) != nil,

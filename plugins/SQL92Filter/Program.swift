@@ -59,7 +59,7 @@ final class Program {
 
 /// What a program is made of, as plain pointers: a copy of it costs nothing, and nothing it reads is counted.
 ///
-/// A block of messages goes through the program side by side: each side of the outermost AND is asked about the
+/// A block of messages goes through the program one side at a time. Each side of the outermost AND is asked about the
 /// messages that all sides before it took. Of a side that is an OR, each alternative is asked about those that none
 /// before it took.
 private struct Machine {

@@ -1,8 +1,8 @@
 // The SQL92 plugin: RocketMQ's `SQL92` expressions over message properties.
 //
 // An expression becomes a flat program; a batch runs it over each message's properties where they lie in the log.
-// Answers are SQL's three-valued ones: a comparison with a missing property, or of a number with what is no number, is
-// unknown, and only what is true is delivered. plugins/README.md lists where that differs from Apache's evaluator.
+// Answers are SQL's three-valued ones. A comparison with a missing property, or of a number with what is no number, is
+// unknown. Only what is true is delivered. plugins/README.md lists where that differs from Apache's evaluator.
 
 public import CFilterPlugin
 internal import Glibc

@@ -1,5 +1,5 @@
-/// What a comparison of a property with a literal accepts: from one number to another, both included, once for
-/// properties that are whole numbers and once for the others. Two comparisons of a machine word decide.
+/// What a comparison of a property with a literal accepts: from one number to another, both included. There is one
+/// range for properties that are whole numbers and one for the others. Two comparisons of a machine word decide.
 struct Span {
     var wholes: (low: Int64, high: Int64) = (.min, .max)
     var doubles: (low: Double, high: Double) = (-.infinity, .infinity)

@@ -1,13 +1,14 @@
 internal import Glibc
 
 /// Whether a text lies in another one. A search takes about as many steps as both have bytes, also for texts made to be
-/// slow: an expression or a message that took longer would use up the time of every filter.
+/// slow. An expression or a message that took longer would use up the time of every filter.
 enum TextSearch {
     /// Bytes of a searched text that is compared place by place.
     private static let shortBytes = 16
 
-    /// For each beginning of a text the length of the longest other beginning that it ends with (Knuth, Morris and
-    /// Pratt): where a comparison fails it goes on from there, and never back in the value. Empty for a short text.
+    /// For each beginning of a text, the length of the longest other beginning that it ends with (Knuth, Morris and
+    /// Pratt). Where a comparison fails, the search goes on from there, and never back in the value. Empty for a short
+    /// text.
     static func borders(of search: [UInt8]) -> [Int32] {
         guard search.count > shortBytes else { return [] }
         var borders = [Int32](repeating: 0, count: search.count)

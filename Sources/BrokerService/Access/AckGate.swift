@@ -54,8 +54,8 @@ final class AckGate {
         init(_ configuration: BrokerConfiguration) {
             syncFlush = configuration.syncFlush
             syncMaster = configuration.brokerRole == .syncMaster
-            flushTimeout = configuration.syncFlushTimeoutMillis
-            slaveTimeout = configuration.slaveTimeoutMillis
+            flushTimeout = configuration.syncFlushTimeoutMilliseconds
+            slaveTimeout = configuration.slaveTimeoutMilliseconds
             slaveFallBehindMax = configuration.haSlaveFallbehindMax
         }
     }

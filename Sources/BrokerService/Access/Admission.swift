@@ -81,12 +81,12 @@ final class Admission {
 
     private struct Settings {
         /// Milliseconds since 1970; 0: at once.
-        var startMillis: Int64
+        var startMilliseconds: Int64
         var sendsWaitingMax: Int
         var syncFlush: Bool
 
         init(_ configuration: BrokerConfiguration) {
-            startMillis = configuration.startAcceptSendRequestTimeStamp
+            startMilliseconds = configuration.startAcceptSendRequestTimeStamp
             sendsWaitingMax = configuration.sendsWaitingMax
             syncFlush = configuration.syncFlush
         }
@@ -101,7 +101,7 @@ final class Admission {
         now = environment.now
         settings = Settings(configuration)
         if configuration.isSlave { states.insert(.slave) }
-        if settings.startMillis > 0 { states.insert(.early) }
+        if settings.startMilliseconds > 0 { states.insert(.early) }
     }
 
     // MARK: - States
@@ -109,7 +109,7 @@ final class Admission {
     /// Settings have been changed.
     func settingsChanged(_ configuration: BrokerConfiguration) {
         settings = Settings(configuration)
-        if settings.startMillis > 0 { states.insert(.early) } else { states.remove(.early) }
+        if settings.startMilliseconds > 0 { states.insert(.early) } else { states.remove(.early) }
         if configuration.isSlave { states.insert(.slave) } else { states.remove(.slave) }
     }
 
@@ -130,7 +130,7 @@ final class Admission {
     // MARK: - brokerPermission
 
     /// When `brokerPermission` lost its write, milliseconds since 1970; 0 when the broker started without.
-    var writeWithdrawnMillis: Int64 = 0
+    var writeWithdrawnMilliseconds: Int64 = 0
 
     /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them has
     /// stopped sending here.
@@ -138,10 +138,10 @@ final class Admission {
     /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. If those were
     /// refused at once, operators who drain a broker would cause errors at its producers. If they never were, the
     /// setting would not affect producers that do not ask for routes.
-    var refusesWrites: Bool { now() - writeWithdrawnMillis >= Self.routesSpreadMillis }
+    var refusesWrites: Bool { now() - writeWithdrawnMilliseconds >= Self.routesSpreadMilliseconds }
 
     /// Twice the time between two looks of a client at its routes.
-    static let routesSpreadMillis: Int64 = 60_000
+    static let routesSpreadMilliseconds: Int64 = 60_000
 
     // MARK: - Requests
 
@@ -216,11 +216,11 @@ final class Admission {
     private var reasonToBeEarly: String? {
         get {
             guard states.contains(.early) else { return nil }
-            guard now() < settings.startMillis else {
+            guard now() < settings.startMilliseconds else {
                 states.remove(.early)
                 return nil
             }
-            return "broker unable to service, until \(settings.startMillis) "
+            return "broker unable to service, until \(settings.startMilliseconds) "
                 + "(startAcceptSendRequestTimeStamp, milliseconds since 1970)"
         }
     }

@@ -24,7 +24,7 @@ final class BrokerTables {
         creations = CreationRates(now: environment.now)
         groups = SubscriptionGroupManager(configuration, rates: creations, now: environment.now)
         consumers = ConsumerManager(observer)
-        locks = RebalanceLockManager(maxLiveMillis: configuration.rebalanceLockMaxLiveTime)
+        locks = RebalanceLockManager(maxLiveMilliseconds: configuration.rebalanceLockMaxLiveTime)
     }
 
     /// A client's first message to a topic lands on one broker. RocketMQ leaves the topic there, and all its messages

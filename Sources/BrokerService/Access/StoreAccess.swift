@@ -27,7 +27,7 @@ final class StoreAccess {
         self.store = store
         self.gate = gate
         self.admission = admission
-        statistics = BrokerStatistics(bootMillis: environment.now())
+        statistics = BrokerStatistics(bootMilliseconds: environment.now())
         stats = StatsTable(now: environment.now())
     }
 

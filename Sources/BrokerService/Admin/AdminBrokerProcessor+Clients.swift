@@ -16,7 +16,7 @@ extension AdminBrokerProcessor {
         let language: String
         let version: Int32
         /// Milliseconds since 1970.
-        let lastUpdateMillis: Int64
+        let lastUpdateMilliseconds: Int64
 
         init(_ info: ClientChannelInfo, of group: String) {
             self.group = group
@@ -24,7 +24,7 @@ extension AdminBrokerProcessor {
             address = info.client.address
             language = "\(info.language.name)"
             version = info.version
-            lastUpdateMillis = info.lastUpdateMillis
+            lastUpdateMilliseconds = info.lastUpdateMilliseconds
         }
 
         var connection: JSONValue {
@@ -37,7 +37,7 @@ extension AdminBrokerProcessor {
         var producer: JSONValue {
             .fields([
                 ("clientId", .string(clientID)), ("language", .string(language)),
-                ("lastUpdateTimestamp", .integer(lastUpdateMillis)), ("remoteIP", .string("/" + address)),
+                ("lastUpdateTimestamp", .integer(lastUpdateMilliseconds)), ("remoteIP", .string("/" + address)),
                 ("version", .integer(version)),
             ])
         }

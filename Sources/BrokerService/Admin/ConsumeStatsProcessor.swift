@@ -90,7 +90,7 @@ final class ConsumeStatsProcessor {
         let consumed = max(0, tables.offsets.offset(topic: entry.name, group: group, queueID: queueID) ?? 0)
         return GroupRow(
             topic: entry.name, queueID: queueID, end: queue?.maxOffset.rawValue ?? 0, consumed: consumed,
-            pulled: max(consumed, heldOffset(group, queue)), lastMillis: storeTime(queue, consumed - 1))
+            pulled: max(consumed, heldOffset(group, queue)), lastMilliseconds: storeTime(queue, consumed - 1))
     }
 
     /// The largest queue offset of the group's pulls that are suspended at a queue. It is 0 when there is none among

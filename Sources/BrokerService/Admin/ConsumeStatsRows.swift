@@ -27,12 +27,12 @@ extension ConsumeStatsProcessor {
         let consumed: Int64
         let pulled: Int64
         /// Milliseconds since 1970, of the last message the group has consumed.
-        let lastMillis: Int64
+        let lastMilliseconds: Int64
 
         var json: JSONValue {
             .fields([
                 ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
-                ("lastTimestamp", .integer(lastMillis)), ("pullOffset", .integer(pulled)),
+                ("lastTimestamp", .integer(lastMilliseconds)), ("pullOffset", .integer(pulled)),
             ])
         }
     }

@@ -8,7 +8,7 @@ import WorkerProtocol
 /// The slaves of this broker, or its master: what GET_BROKER_HA_STATUS (907) answers. Confined to the broker's loop.
 final class ReplicaStatus {
     /// The replication worker is asked at most this long.
-    static let slavesAnswerMillis: Int64 = 2000
+    static let slavesAnswerMilliseconds: Int64 = 2000
 
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
@@ -18,7 +18,7 @@ final class ReplicaStatus {
     /// Of a slave: its master.
     var master = ""
     /// Milliseconds since 1970 of the master's last bytes; 0: none yet.
-    private var lastBytesMillis: Int64 = 0
+    private var lastBytesMilliseconds: Int64 = 0
     private var rate = ByteRate()
 
     init(_ environment: BrokerEnvironment, _ storage: StoreAccess) {
@@ -28,8 +28,8 @@ final class ReplicaStatus {
 
     /// The master has sent bytes.
     func received(bytes: Int) {
-        lastBytesMillis = environment.now()
-        rate.add(bytes, second: lastBytesMillis / 1000)
+        lastBytesMilliseconds = environment.now()
+        rate.add(bytes, second: lastBytesMilliseconds / 1000)
     }
 
     /// The replication worker reports which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
@@ -46,12 +46,12 @@ final class ReplicaStatus {
             return slavesReported(request: request, [])
         }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        environment.eventLoop.scheduleTask(in: .milliseconds(Self.slavesAnswerMillis)) {
+        environment.eventLoop.scheduleTask(in: .milliseconds(Self.slavesAnswerMilliseconds)) {
             guard let asker = this.value.waiting.removeValue(forKey: request) else { return }
             asker.answer(
                 .systemError,
                 remark: "Can not get HARuntimeInfo: the replication worker has not answered for "
-                    + "\(Self.slavesAnswerMillis) ms; see apus status")
+                    + "\(Self.slavesAnswerMilliseconds) ms; see apus status")
         }
     }
 
@@ -77,8 +77,8 @@ final class ReplicaStatus {
         let masterEnd: Int64 = isSlave ? 0 : end
         let none: Int64 = 0
         let following = JSONValue.fields([
-            ("lastReadTimestamp", .integer(lastBytesMillis)),
-            ("lastWriteTimestamp", .integer(lastBytesMillis)), ("masterAddr", followed),
+            ("lastReadTimestamp", .integer(lastBytesMilliseconds)),
+            ("lastWriteTimestamp", .integer(lastBytesMilliseconds)), ("masterAddr", followed),
             ("masterFlushOffset", .integer(none)), ("maxOffset", .integer(ownEnd)),
             ("transferredByteInSecond", .integer(rate)),
         ])

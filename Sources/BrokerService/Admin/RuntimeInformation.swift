@@ -26,9 +26,9 @@ struct RuntimeInformation {
         let configuration = environment.configuration
         let time = environment.now()
         let figures = store.runtimeInformation
-        let seconds = max(0, time - statistics.bootMillis) / 1000
+        let seconds = max(0, time - statistics.bootMilliseconds) / 1000
         var table: [String: String] = [
-            "brokerVersionDesc": "V4_9_8", "brokerVersion": "409", "bootTimestamp": String(statistics.bootMillis),
+            "brokerVersionDesc": "V4_9_8", "brokerVersion": "409", "bootTimestamp": String(statistics.bootMilliseconds),
             "runtime": "[ \(seconds / 86_400) days, \(seconds / 3600 % 24) hours, \(seconds / 60 % 60) minutes, "
                 + "\(seconds % 60) seconds ]",
             "startAcceptSendRequestTimeStamp": String(configuration.startAcceptSendRequestTimeStamp),

@@ -64,7 +64,7 @@ struct ClientChannelInfo {
     var language: LanguageCode
     var version: Int32
     /// Milliseconds since 1970.
-    var lastUpdateMillis: Int64
+    var lastUpdateMilliseconds: Int64
     /// What this client itself wants, if it consumes: usually the very objects of its group's table.
     var subscriptions: [Subscription] = []
     /// `CLUSTERING` or `BROADCASTING`, as in its heartbeat.

@@ -66,7 +66,7 @@ final class ConsumerGroup {
     /// Messages that lay in a queue of a client that does not want them while another client of the group does.
     var skipped: Int64 = 0
     /// When that was logged last, and how many there were by then.
-    var skippedLog: (millis: Int64, count: Int64) = (0, 0)
+    var skippedLog: (milliseconds: Int64, count: Int64) = (0, 0)
 
     init(name: String, consumeType: String, messageModel: String, consumeFromWhere: String) {
         self.name = name
@@ -225,7 +225,7 @@ protocol ConsumerGroupObserver: AnyObject {
 /// The consumers connected to this broker, by group.
 final class ConsumerManager {
     /// A client not heard of for this long is dropped and its connection closed; clients beat every 30 s.
-    static let channelExpiredMillis: Int64 = 120_000
+    static let channelExpiredMilliseconds: Int64 = 120_000
 
     private var groups = BytesKeyedTable<ConsumerGroup>()
     private let observer: any ConsumerGroupObserver
@@ -324,7 +324,7 @@ final class ConsumerManager {
     /// Clients whose heartbeats have stopped; the caller closes their connections, which unregisters them.
     func expired(now: Int64) -> [ClientChannelInfo] {
         groups.values.flatMap { group in
-            group.clients.filter { now - $0.lastUpdateMillis > Self.channelExpiredMillis }
+            group.clients.filter { now - $0.lastUpdateMilliseconds > Self.channelExpiredMilliseconds }
         }
     }
 }
@@ -385,7 +385,7 @@ final class ProducerManager {
 
     func expired(now: Int64) -> [ClientChannelInfo] {
         groups.values.flatMap { clients in
-            clients.filter { now - $0.lastUpdateMillis > ConsumerManager.channelExpiredMillis }
+            clients.filter { now - $0.lastUpdateMilliseconds > ConsumerManager.channelExpiredMilliseconds }
         }
     }
 }

@@ -6,7 +6,7 @@
 /// each with a request for the list of all members.
 struct MembershipNotices {
     /// Between two notices to the same group: a quarter of what a member may have to wait for one.
-    static let intervalMillis: Int64 = 25
+    static let intervalMilliseconds: Int64 = 25
     /// More members take longer to notify and to answer: a millisecond more for so many of them.
     static let membersPerMilli = 20
 
@@ -65,5 +65,7 @@ struct MembershipNotices {
         }
     }
 
-    static func interval(members: Int) -> Int64 { intervalMillis + Int64(min(members, 100_000) / membersPerMilli) }
+    static func interval(members: Int) -> Int64 {
+        intervalMilliseconds + Int64(min(members, 100_000) / membersPerMilli)
+    }
 }

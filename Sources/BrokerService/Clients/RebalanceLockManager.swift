@@ -9,16 +9,16 @@ struct RebalanceLockManager {
         var clientID: String
         /// The connection it was asked for on; `nil` where that is not known.
         var instance: ClientContext?
-        var lastUpdateMillis: Int64
+        var lastUpdateMilliseconds: Int64
         /// Another client has asked for it meanwhile. Clients of 4.9 ask again at their next rebalance only, 20 s
         /// later, unless they are notified of a change.
         var isWanted = false
     }
 
     /// RocketMQ's default; longer than its clients use a lock they could not renew (30 s).
-    static let lockMaxLiveMillis: Int64 = 60_000
+    static let lockMaxLiveMilliseconds: Int64 = 60_000
 
-    let maxLiveMillis: Int64
+    let maxLiveMilliseconds: Int64
     private var locks: [String: [MessageQueue: Lock]] = [:]
     /// Locks that are held, or were not given back and have not been looked at since they expired.
     private(set) var count = 0
@@ -27,9 +27,9 @@ struct RebalanceLockManager {
     /// Groups looked at in one slice.
     static let groupsPerSlice = 64
 
-    /// - Parameter maxLiveMillis: `rebalanceLockMaxLiveTime`.
-    init(maxLiveMillis: Int64 = lockMaxLiveMillis, locksMax: Int = 500_000) {
-        self.maxLiveMillis = maxLiveMillis
+    /// - Parameter maxLiveMilliseconds: `rebalanceLockMaxLiveTime`.
+    init(maxLiveMilliseconds: Int64 = lockMaxLiveMilliseconds, locksMax: Int = 500_000) {
+        self.maxLiveMilliseconds = maxLiveMilliseconds
         self.locksMax = locksMax
     }
 
@@ -54,14 +54,14 @@ struct RebalanceLockManager {
         for queue in queues {
             let lock = locks[group]?[queue]
             let isMine = lock.map { owner.holds($0) } ?? false
-            if let lock, !isMine, now - lock.lastUpdateMillis <= maxLiveMillis {
+            if let lock, !isMine, now - lock.lastUpdateMilliseconds <= maxLiveMilliseconds {
                 locks[group]?[queue]?.isWanted = true
                 continue
             }
             guard lock != nil || count < locksMax else { continue }
             if lock == nil { count += 1 }
             locks[group, default: [:]][queue] = Lock(
-                clientID: owner.clientID, instance: owner.instance, lastUpdateMillis: now,
+                clientID: owner.clientID, instance: owner.instance, lastUpdateMilliseconds: now,
                 isWanted: isMine && lock?.isWanted == true)
             held.append(queue)
         }
@@ -97,7 +97,7 @@ struct RebalanceLockManager {
         var waiting: [String] = []
         for group in groups {
             guard let table = locks[group] else { continue }
-            let live = table.filter { now - $0.value.lastUpdateMillis <= maxLiveMillis }
+            let live = table.filter { now - $0.value.lastUpdateMilliseconds <= maxLiveMilliseconds }
             guard live.count < table.count else { continue }
             if table.contains(where: { $0.value.isWanted && live[$0.key] == nil }) { waiting.append(group) }
             count -= table.count - live.count
@@ -111,7 +111,9 @@ extension RebalanceLockManager {
     /// The client that has a queue's lock; nil when it is free.
     /// - Parameter now: milliseconds since 1970.
     func owner(group: String, queue: MessageQueue, now: Int64) -> String? {
-        guard let lock = locks[group]?[queue], now - lock.lastUpdateMillis <= maxLiveMillis else { return nil }
+        guard let lock = locks[group]?[queue], now - lock.lastUpdateMilliseconds <= maxLiveMilliseconds else {
+            return nil
+        }
         return lock.clientID
     }
 

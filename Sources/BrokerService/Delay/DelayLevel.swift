@@ -10,7 +10,7 @@ struct DelayLevel {
     /// The same as of the last write of the log that succeeded.
     private(set) var committed: Int64
     /// When the entry at `next` is due; max while none is known.
-    var dueMillis = Int64.max
+    var dueMilliseconds = Int64.max
 
     /// For entries that are due later than their level's delay from now on: the clock was set back, or an operator has
     /// shortened the level. Those that were there when it was noticed go one delay after that; never early, and not
@@ -25,11 +25,11 @@ struct DelayLevel {
 
     /// When an entry may be delivered.
     /// - Parameters:
-    ///   - deliverMillis: what the entry contains: the time it was stored plus the delay.
+    ///   - deliverMilliseconds: what the entry contains: the time it was stored plus the delay.
     ///   - queueEnd: after the queue's last entry.
-    mutating func due(_ deliverMillis: Int64, at offset: Int64, queueEnd: Int64, now: Int64) -> Int64 {
-        guard deliverMillis > now +| delay else { return deliverMillis }
-        if let anchor, offset < anchor.through { return min(deliverMillis, anchor.due) }
+    mutating func due(_ deliverMilliseconds: Int64, at offset: Int64, queueEnd: Int64, now: Int64) -> Int64 {
+        guard deliverMilliseconds > now +| delay else { return deliverMilliseconds }
+        if let anchor, offset < anchor.through { return min(deliverMilliseconds, anchor.due) }
         anchor = (max(queueEnd, offset +| 1), now +| delay)
         return now +| delay
     }
@@ -48,6 +48,6 @@ struct DelayLevel {
     /// It is not: it goes again.
     mutating func rollBack() {
         next = committed
-        dueMillis = 0
+        dueMilliseconds = 0
     }
 }

@@ -8,7 +8,7 @@ import StoreFormat
 /// (`UndeliverableMessages`).
 struct RecordCopier {
     /// Milliseconds between two tries of a delivery that could not be made.
-    static let retryMillis: Int64 = 100
+    static let retryMilliseconds: Int64 = 100
 
     enum Outcome {
         case appended(AppendResult)

@@ -16,7 +16,7 @@ final class ScheduleMessageService: WaitingObserver {
     static let deliverBatch = 256
     static let deliverBytes = 4 << 20
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
-    static let sleepMaxMillis: Int64 = 30_000
+    static let sleepMaxMilliseconds: Int64 = 30_000
 
     /// The group that takes messages out of the schedule topic, by RocketMQ's statistics.
     static let group = "SCHEDULE_CONSUMER"
@@ -26,7 +26,7 @@ final class ScheduleMessageService: WaitingObserver {
     private var levels: [DelayLevel]
     private var copier: RecordCopier
     private var timer: Scheduled<Void>?
-    private var timerAtMillis = Int64.max
+    private var timerAtMilliseconds = Int64.max
     private(set) var isDirty = false
     private var isRunning = false
     private var hasAppended = false
@@ -68,8 +68,8 @@ final class ScheduleMessageService: WaitingObserver {
 
     func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
         let index = Int(queueID)
-        guard levels[index].dueMillis == Int64.max else { return }
-        levels[index].dueMillis = levels[index].due(
+        guard levels[index].dueMilliseconds == Int64.max else { return }
+        levels[index].dueMilliseconds = levels[index].due(
             arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue, now: environment.now())
         arm()
     }
@@ -109,7 +109,7 @@ final class ScheduleMessageService: WaitingObserver {
 
     /// Finds out when the level's next entry is due; corrects an offset that left the queue.
     private func look(_ index: Int) {
-        levels[index].dueMillis = Int64.max
+        levels[index].dueMilliseconds = Int64.max
         guard let queue = queue(index) else { return }
         let offset = levels[index].next
         if offset < queue.minOffset.rawValue || offset > queue.maxOffset.rawValue {
@@ -124,7 +124,7 @@ final class ScheduleMessageService: WaitingObserver {
             isDirty = true
         }
         let next = storage.store.entries(queue, from: QueueOffset(levels[index].next), maxCount: 1)
-        if let entry = next.first { levels[index].dueMillis = due(index, entry, queue) }
+        if let entry = next.first { levels[index].dueMilliseconds = due(index, entry, queue) }
     }
 
     private func due(_ index: Int, _ entry: ConsumeQueueEntry, _ queue: ConsumeQueue) -> Int64 {
@@ -133,18 +133,18 @@ final class ScheduleMessageService: WaitingObserver {
     }
 
     private func arm() {
-        let earliest = levels.map(\.dueMillis).min() ?? Int64.max
-        guard isRunning, earliest < timerAtMillis || timer == nil, earliest < Int64.max else { return }
+        let earliest = levels.map(\.dueMilliseconds).min() ?? Int64.max
+        guard isRunning, earliest < timerAtMilliseconds || timer == nil, earliest < Int64.max else { return }
         timer?.cancel()
-        timerAtMillis = earliest
+        timerAtMilliseconds = earliest
         let service = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        let sleep = min(max(0, earliest -| environment.now()), Self.sleepMaxMillis)
+        let sleep = min(max(0, earliest -| environment.now()), Self.sleepMaxMilliseconds)
         timer = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { service.value.deliver() }
     }
 
     private func deliver() {
         timer = nil
-        timerAtMillis = Int64.max
+        timerAtMilliseconds = Int64.max
         catchUp.run(in: environment.slices) { [unowned self] in
             deliverSome()
         } then: { [unowned self] in
@@ -159,7 +159,7 @@ final class ScheduleMessageService: WaitingObserver {
         var budget = Budget()
         for step in levels.indices where !budget.isSpent {
             let index = (firstLevel + step) % levels.count
-            if levels[index].dueMillis <= now { deliver(index, now, &budget) }
+            if levels[index].dueMilliseconds <= now { deliver(index, now, &budget) }
             if budget.isSpent { firstLevel = (index + 1) % levels.count }
         }
         if hasAppended { storage.scheduleTick() }
@@ -182,7 +182,7 @@ final class ScheduleMessageService: WaitingObserver {
             guard !budget.isSpent else { return }
             let due = due(index, entry, queue)
             if due > now {
-                levels[index].dueMillis = due
+                levels[index].dueMilliseconds = due
                 return
             }
             budget.messages -= 1
@@ -201,7 +201,7 @@ final class ScheduleMessageService: WaitingObserver {
             case .putAside, nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.
-                levels[index].dueMillis = now + RecordCopier.retryMillis
+                levels[index].dueMilliseconds = now + RecordCopier.retryMilliseconds
                 return
             case .undeliverable(let reason):
                 environment.logger.error(
@@ -229,7 +229,7 @@ final class ScheduleMessageService: WaitingObserver {
         hasAppended = false
         for index in levels.indices where levels[index].next != levels[index].committed { levels[index].rollBack() }
         let service = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        environment.eventLoop.scheduleTask(in: .milliseconds(RecordCopier.retryMillis)) { service.value.arm() }
+        environment.eventLoop.scheduleTask(in: .milliseconds(RecordCopier.retryMilliseconds)) { service.value.arm() }
     }
 
     // MARK: - config/delayOffset.json

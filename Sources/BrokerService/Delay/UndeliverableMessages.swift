@@ -10,12 +10,12 @@ import StoreFormat
 final class UndeliverableMessages {
     static let topic = TopicNames.undeliverable
     /// Milliseconds between two lines of the log; what happens in between is counted in the next one.
-    static let logMillis: Int64 = 1000
+    static let logMilliseconds: Int64 = 1000
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let storage: StoreAccess
-    private var loggedMillis: Int64 = 0
+    private var loggedMilliseconds: Int64 = 0
     private var unlogged = 0
 
     init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
@@ -56,12 +56,12 @@ final class UndeliverableMessages {
 
     private func log(_ record: CommitLogRecordView, _ reason: String, _ result: AppendResult) {
         let now = environment.now()
-        guard now - loggedMillis >= Self.logMillis || now < loggedMillis else {
+        guard now - loggedMilliseconds >= Self.logMilliseconds || now < loggedMilliseconds else {
             unlogged += 1
             return
         }
         let more = unlogged > 0 ? ", like \(unlogged) others since the last line" : ""
-        loggedMillis = now
+        loggedMilliseconds = now
         unlogged = 0
         environment.logger.error(
             """

@@ -14,7 +14,7 @@ final class CompiledSubscription {
         /// A program of the present filter worker.
         case program(UInt32)
         case refused(position: Int32, reason: String)
-        case unavailable(reason: String, untilMillis: Int64)
+        case unavailable(reason: String, untilMilliseconds: Int64)
     }
 
     let type: String
@@ -37,7 +37,7 @@ final class CompiledSubscription {
     var worker = 0
     /// The plugins it calls besides its own type's, once a worker has reported them.
     var calls: [String] = []
-    var lastUsedMillis: Int64 = 0
+    var lastUsedMilliseconds: Int64 = 0
 
     init(type: String, expression: String) {
         self.type = type

@@ -32,9 +32,9 @@ package final class FilterLink {
     }
 
     /// A request to the filter worker is given up after this; the one that asked tries again or answers "nothing yet".
-    static let answerTimeoutMillis: Int64 = 3000
+    static let answerTimeoutMilliseconds: Int64 = 3000
     /// How long a refusal for want of a plugin counts.
-    static let unavailableMillis: Int64 = 1000
+    static let unavailableMilliseconds: Int64 = 1000
     /// Expressions remembered at most; the least used quarter goes.
     static let subscriptionsMax = 4096
     /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
@@ -61,7 +61,7 @@ package final class FilterLink {
     /// Expressions that reads wait for while their worker is away, by the number of a request that is not sent.
     private var waiting: [UInt64: CompiledSubscription] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
-    private var deadlines: [(request: UInt64, millis: Int64)] = []
+    private var deadlines: [(request: UInt64, milliseconds: Int64)] = []
     private var firstDeadline = 0
     private var timer: Scheduled<Void>?
     private var nextRequest: UInt64 = 1
@@ -248,7 +248,7 @@ package final class FilterLink {
     /// Starts what must be (re)compiled; call before looking at the state.
     func prepare(_ subscription: CompiledSubscription) {
         let time = now()
-        subscription.lastUsedMillis = time
+        subscription.lastUsedMilliseconds = time
         switch subscription.state {
         case .unknown: compile(subscription)
         case .unavailable(_, let until) where until <= time: compile(subscription)
@@ -292,7 +292,7 @@ package final class FilterLink {
             subscription.state = .program(program)
         case .refused(let position, let reason): subscription.state = .refused(position: position, reason: reason)
         case .unavailable(let reason):
-            subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
+            subscription.state = .unavailable(reason: reason, untilMilliseconds: now() + Self.unavailableMilliseconds)
         case .elsewhere(let types, let reason):
             subscription.calls = types
             let key = Key(type: subscription.type, expression: subscription.expression)
@@ -304,7 +304,7 @@ package final class FilterLink {
                 // Its worker is being restarted: what waits is called when it is back.
                 return
             }
-            subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
+            subscription.state = .unavailable(reason: reason, untilMilliseconds: now() + Self.unavailableMilliseconds)
         }
         finish(subscription)
     }
@@ -317,7 +317,9 @@ package final class FilterLink {
 
     private func forgetLeastUsed() {
         recent = RecentSubscriptions()
-        let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMillis) }.sorted { $0.used < $1.used }
+        let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMilliseconds) }.sorted {
+            $0.used < $1.used
+        }
         for (key, _) in byUse.prefix(Self.subscriptionsMax / 4) {
             // What a consumer or a pull holds stays: as many as there are clients, and all are notified when a worker
             // ends.
@@ -362,12 +364,12 @@ package final class FilterLink {
     private func newRequest() -> UInt64 {
         let request = nextRequest
         nextRequest += 1
-        deadlines.append((request, now() + Self.answerTimeoutMillis))
-        if timer == nil { arm(inMillis: Self.answerTimeoutMillis) }
+        deadlines.append((request, now() + Self.answerTimeoutMilliseconds))
+        if timer == nil { arm(inMilliseconds: Self.answerTimeoutMilliseconds) }
         return request
     }
 
-    private func arm(inMillis delay: Int64) {
+    private func arm(inMilliseconds delay: Int64) {
         let link = NIOLoopBound(self, eventLoop: eventLoop)
         timer = eventLoop.scheduleTask(in: .milliseconds(max(1, delay))) { link.value.expire() }
     }
@@ -400,7 +402,7 @@ package final class FilterLink {
                 deadlines.removeFirst(firstDeadline)
                 firstDeadline = 0
             }
-            arm(inMillis: deadlines[firstDeadline].millis - time)
+            arm(inMilliseconds: deadlines[firstDeadline].milliseconds - time)
         }
     }
 

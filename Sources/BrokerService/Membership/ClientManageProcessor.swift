@@ -140,7 +140,7 @@ final class ClientManageProcessor {
         }
         let info = ClientChannelInfo(
             client: client, clientID: data.clientID, language: said.language, version: said.version,
-            lastUpdateMillis: environment.now())
+            lastUpdateMilliseconds: environment.now())
         var consumers = data.consumerDataSet[...]
         var producers = data.producerGroups[...]
         let slice = { [self] () -> Bool in
@@ -333,10 +333,10 @@ final class ClientManageProcessor {
     }
 
     private func armGivenBack() {
-        guard !isArmed, let next = givenBack.nextMillis else { return }
+        guard !isArmed, let next = givenBack.nextMilliseconds else { return }
         isArmed = true
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        let sleep = min(max(1, next - environment.now()), LocksGivenBack.graceMillis)
+        let sleep = min(max(1, next - environment.now()), LocksGivenBack.graceMilliseconds)
         environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
     }
 

@@ -8,7 +8,7 @@ import RemotingProtocol
 struct LocksGivenBack {
     /// Longer than a client's next requests are in coming, and nothing against the 20 s until its heirs would ask
     /// again.
-    static let graceMillis: Int64 = 250
+    static let graceMilliseconds: Int64 = 250
 
     private struct Key: Hashable {
         var group: String
@@ -24,7 +24,7 @@ struct LocksGivenBack {
 
     private var entries: [Key: Entry] = [:]
     /// In the order they are due; those left or locked again meanwhile are in it as well.
-    private var order: [(key: Key, dueMillis: Int64)] = []
+    private var order: [(key: Key, dueMilliseconds: Int64)] = []
 
     private static func key(_ group: String, _ client: ClientContext) -> Key {
         Key(group: group, connection: ObjectIdentifier(client))
@@ -35,7 +35,7 @@ struct LocksGivenBack {
     ) {
         let key = Self.key(group, client)
         entries[key, default: Entry(client: client, owner: owner, queues: [])].queues.formUnion(queues)
-        order.append((key, now + Self.graceMillis))
+        order.append((key, now + Self.graceMilliseconds))
     }
 
     /// The client has left, or its connection has another use for them.
@@ -50,12 +50,12 @@ struct LocksGivenBack {
     }
 
     /// When `take` is to be called next; `nil`: nothing waits.
-    var nextMillis: Int64? { order.first?.dueMillis }
+    var nextMilliseconds: Int64? { order.first?.dueMilliseconds }
 
     /// What is to be freed now.
     mutating func take(now: Int64) -> [(group: String, owner: RebalanceLockManager.Owner, queues: [MessageQueue])] {
         // A clock that was set back frees them as well.
-        let due = order.prefix { $0.dueMillis <= now || $0.dueMillis > now + Self.graceMillis }
+        let due = order.prefix { $0.dueMilliseconds <= now || $0.dueMilliseconds > now + Self.graceMilliseconds }
         order.removeFirst(due.count)
         return due.compactMap { next in
             entries.removeValue(forKey: next.key).map { (next.key.group, $0.owner, $0.queues.sorted()) }

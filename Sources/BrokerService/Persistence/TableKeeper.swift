@@ -36,7 +36,7 @@ final class TableKeeper {
     private let files: TableFiles
     private let work: any BackgroundWork
     /// When the topics were last written because of a send that was refused (`reasonNotKept`); milliseconds since 1970.
-    private var topicsTriedMillis: Int64 = 0
+    private var topicsTriedMilliseconds: Int64 = 0
     private var states: [File: State] = [:]
     private var waiters: [Waiter] = []
     private var finished: EventLoopPromise<Void>?
@@ -263,7 +263,7 @@ extension TableKeeper {
     }
 
     /// Milliseconds between two tries of writing the topics because a producer sends to a new one.
-    private static let topicsRetryMillis: Int64 = 500
+    private static let topicsRetryMilliseconds: Int64 = 500
 
     /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is
     /// on disk, or on its way there: then the acknowledgement waits (`AckGate`).
@@ -271,8 +271,8 @@ extension TableKeeper {
         guard topic.madeAt > tables.topics.kept, let failure = failure(.topics) else { return nil }
         // There may be room again: the sender's next try shall find the topic on disk.
         let time = environment.now()
-        if abs(time -| topicsTriedMillis) >= Self.topicsRetryMillis, !isBusy(.topics) {
-            topicsTriedMillis = time
+        if abs(time -| topicsTriedMilliseconds) >= Self.topicsRetryMilliseconds, !isBusy(.topics) {
+            topicsTriedMilliseconds = time
             persist(.topics)
         }
         return "the topic[\(topic.name)] is new and could not be put on disk: \(failure)"

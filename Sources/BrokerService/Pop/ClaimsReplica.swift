@@ -7,19 +7,19 @@ import WorkerProtocol
 /// replication worker. A thread of its own writes the answers. Confined to the broker's event loop.
 final class ClaimsReplica {
     /// Milliseconds until the master is asked again when there is no more.
-    static let pauseMillis: Int64 = 250
+    static let pauseMilliseconds: Int64 = 250
     /// When there was no answer: the master, or the way to it, is away.
-    static let retryMillis: Int64 = 1000
+    static let retryMilliseconds: Int64 = 1000
     /// When an answer could not be used, or written.
-    static let faultMillis: Int64 = 5000
+    static let faultMilliseconds: Int64 = 5000
     /// A master that does not know the question may be replaced by one that does.
-    static let unknownMillis: Int64 = 60_000
+    static let unknownMilliseconds: Int64 = 60_000
     /// A question that got no answer is asked again: the replication worker may have been restarted.
-    static let patienceMillis: Int64 = 10_000
+    static let patienceMilliseconds: Int64 = 10_000
     /// What a power cut takes is delivered again.
-    static let synchronizeMillis: Int64 = 1000
+    static let synchronizeMilliseconds: Int64 = 1000
     /// A copy that has not been as far as the master for so long is late, which is said.
-    static let lateMillis: Int64 = 60_000
+    static let lateMilliseconds: Int64 = 60_000
 
     private let environment: BrokerEnvironment
     private let mirror: ClaimMirror
@@ -46,10 +46,10 @@ final class ClaimsReplica {
 
     /// How long the copy has not been as far as the master, milliseconds. It is 0 while the lag is what one question
     /// takes, and where the master hands out no claims.
-    var behindMillis: Int64 {
+    var behindMilliseconds: Int64 {
         guard said != .unknown else { return 0 }
         let behind = environment.steady() - currentAtSteady
-        return behind > Self.lateMillis ? behind : 0
+        return behind > Self.lateMilliseconds ? behind : 0
     }
 
     func start() {
@@ -90,11 +90,11 @@ final class ClaimsReplica {
             // What it missed meanwhile it has yet to copy: that is no lag of this slave's making.
             if said != nil { currentAtSteady = steady }
             said = nil
-            let isTime = steady - synchronizedAtSteady >= Self.synchronizeMillis
+            let isTime = steady - synchronizedAtSteady >= Self.synchronizeMilliseconds
             if isTime { synchronizedAtSteady = steady }
             files.submit({ [mirror] in mirror.take(bytes, synchronize: isTime) }) { [self] in follow($0) }
         case .unknown:
-            if said == answer { return askAgain(in: Self.unknownMillis) }
+            if said == answer { return askAgain(in: Self.unknownMilliseconds) }
             environment.logger.notice(
                 """
                 the master does not hand out its claims of popped messages (it is RocketMQ's, or an older Apus); \
@@ -103,13 +103,13 @@ final class ClaimsReplica {
             said = answer
             files.submit({ [mirror] in mirror.forget() }) { [self] in
                 question = $0.question
-                askAgain(in: Self.unknownMillis)
+                askAgain(in: Self.unknownMilliseconds)
             }
         case .failed(let reason):
             // That the master is away others say already.
             if said == nil { environment.logger.info("the master's claims are asked for again: \(reason)") }
             said = answer
-            askAgain(in: Self.retryMillis)
+            askAgain(in: Self.retryMilliseconds)
         }
     }
 
@@ -125,20 +125,20 @@ final class ClaimsReplica {
                 isLate = false
                 environment.logger.notice("the copy of the master's claims of popped messages has caught up")
             }
-            askAgain(in: Self.pauseMillis)
-        case .later: askAgain(in: Self.faultMillis)
+            askAgain(in: Self.pauseMilliseconds)
+        case .later: askAgain(in: Self.faultMilliseconds)
         }
     }
 
     /// Answers come, and each brings more: the master's claims grow as fast as they are copied. That there are no
     /// answers, or that they cannot be written, is said where it happens.
     private func sayIfLate() {
-        guard !isLate, behindMillis > 0 else { return }
+        guard !isLate, behindMilliseconds > 0 else { return }
         isLate = true
         environment.logger.warning(
             """
-            the copy of the master's claims of popped messages has been behind for \(behindMillis / 1000) s: the disk \
-            or the network of this slave is too slow for the master's pops; if this slave becomes the master now, \
+            the copy of the master's claims of popped messages has been behind for \(behindMilliseconds / 1000) s: the \
+            disk or the network of this slave is too slow for the master's pops; if this slave becomes the master now, \
             messages popped or acknowledged since then are delivered again
             """)
     }
@@ -147,17 +147,17 @@ final class ClaimsReplica {
         guard !isStopped else { return }
         request += 1
         isWaiting = true
-        askAgain(in: Self.patienceMillis)
+        askAgain(in: Self.patienceMilliseconds)
         guard environment.platform.askForClaims(request: request, question: question) else {
             isWaiting = false
-            return askAgain(in: Self.retryMillis)
+            return askAgain(in: Self.retryMilliseconds)
         }
     }
 
-    private func askAgain(in millis: Int64) {
+    private func askAgain(in milliseconds: Int64) {
         guard !isStopped else { return }
         timer?.cancel()
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        timer = environment.eventLoop.scheduleTask(in: .milliseconds(millis)) { this.value.ask() }
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(milliseconds)) { this.value.ask() }
     }
 }

@@ -16,10 +16,10 @@ final class PopMessageProcessor {
     /// Bounds of `invisibleTime`, milliseconds. RocketMQ has none.
     static let invisibleBounds: ClosedRange<Int64> = 0...Int64.claimInvisibleMax
     /// A request that was so much longer under way than it may wait is not worked on, milliseconds.
-    static let lateMillis: Int64 = 500
+    static let lateMilliseconds: Int64 = 500
     /// A request waits so much less than it may, so that its answer is in time, milliseconds.
-    static let earlyMillis: Int64 = 50
-    static let pollMaxMillis: Int64 = 120_000
+    static let earlyMilliseconds: Int64 = 50
+    static let pollMaxMilliseconds: Int64 = 120_000
 
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
@@ -72,7 +72,7 @@ final class PopMessageProcessor {
         let asker = request.asker
         let now = environment.now()
         let late = header.bornTime > 0 ? now -| header.bornTime -| max(0, header.pollTime) : 0
-        guard late <= Self.lateMillis else {
+        guard late <= Self.lateMilliseconds else {
             return asker.answer(.pollingTimeout, remark: "the request was \(late) ms longer under way than it may wait")
         }
         guard header.maxMessageNums <= Self.messagesMax else {
@@ -116,7 +116,7 @@ final class PopMessageProcessor {
     /// How long a request may still wait, milliseconds: its poll time begins when the client has sent it.
     static func wait(pollTime: Int64, bornTime: Int64, now: Int64) -> Int64 {
         let underWay = bornTime > 0 ? max(0, now -| bornTime) : 0
-        return max(0, min(max(pollTime, 0), pollMaxMillis) -| underWay -| earlyMillis)
+        return max(0, min(max(pollTime, 0), pollMaxMilliseconds) -| underWay -| earlyMilliseconds)
     }
 
     private func filter(_ header: PopMessageRequestHeader, _ asker: Asker) -> SubscriptionFilter? {
@@ -268,7 +268,8 @@ final class PopMessageProcessor {
         let popTime = max(time.wall, part.table.popTimeMin)
         pop.reopenedAt = popTime
         let messages = part.table.reopenBatch(
-            at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient, attemptID: attempt)
+            at: time, popTime: popTime, invisible: pop.invisibleMilliseconds, client: pop.claimClient,
+            attemptID: attempt)
         for message in messages {
             guard case .found(let record) = record(at: message.offset, part.queue) else { continue }
             part.reopened.append(
@@ -529,7 +530,7 @@ final class PopMessageProcessor {
         let start = messages.map(\.0).min() ?? part.next
         for (offset, range, attempts) in messages {
             let handle = PopHandle(
-                startOffset: start, popTime: popTime, invisibleTime: pop.invisibleMillis, reviveQueue: 0,
+                startOffset: start, popTime: popTime, invisibleTime: pop.invisibleMilliseconds, reviveQueue: 0,
                 kind: part.source.kind, brokerName: environment.configuration.brokerName, queueID: part.queue.queueID,
                 queueOffset: offset)
             let copy = storage.store.withBytes(range) { bytes -> [UInt8]? in
@@ -555,12 +556,13 @@ final class PopMessageProcessor {
         let time = claims.time
         for message in part.due {
             part.table.reclaim(
-                message.offset, at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient,
+                message.offset, at: time, popTime: popTime, invisible: pop.invisibleMilliseconds,
+                client: pop.claimClient,
                 attemptID: pop.isOrdered ? pop.attemptID : nil)
         }
         guard part.next > part.table.next || !part.fresh.isEmpty else { return }
         part.table.claim(
-            part.fresh, next: part.next, at: time, popTime: popTime, invisible: pop.invisibleMillis,
+            part.fresh, next: part.next, at: time, popTime: popTime, invisible: pop.invisibleMilliseconds,
             client: pop.claimClient, attemptID: pop.isOrdered ? pop.attemptID : nil)
     }
 
@@ -669,7 +671,7 @@ enum PopAnswer {
             }
         }
         var fields = [
-            ("popTime", String(popTime)), ("invisibleTime", String(pop.invisibleMillis)),
+            ("popTime", String(popTime)), ("invisibleTime", String(pop.invisibleMilliseconds)),
             ("reviveQid", pop.isOrdered ? String(PopHandle.orderedReviveQueue) : "0"), ("restNum", String(pop.rest)),
             ("startOffsetInfo", joined(starts)), ("msgOffsetInfo", joined(offsets)),
         ]
@@ -682,8 +684,8 @@ enum PopAnswer {
     }
 }
 
-/// One entry of those strings: `KIND QUEUE OFFSET,OFFSET…`. Written digit by digit: an answer has 32 offsets, and a
-/// string for each of them would be a good part of what a pop costs.
+/// One entry of those strings: `KIND QUEUE OFFSET,OFFSET…`. It is written digit by digit. An answer has 32 offsets, and
+/// a string for each of them would be a good part of what a pop costs.
 private struct OffsetList {
     private var bytes: [UInt8] = []
     private(set) var lowest: Int64?

@@ -8,7 +8,7 @@ final class PopRequest: PopWaiter {
     private unowned(unsafe) let processor: PopMessageProcessor
     let address: ReturnAddress
     let messagesMax: Int
-    let invisibleMillis: Int64
+    let invisibleMilliseconds: Int64
     /// A group without offsets begins with the last message.
     let beginsAtEnd: Bool
     let isOrdered: Bool
@@ -50,7 +50,7 @@ final class PopRequest: PopWaiter {
         self.processor = processor
         self.address = address
         messagesMax = max(1, Int(header.maxMessageNums))
-        invisibleMillis = topic.policy.invisibleMillis(wanted: header.invisibleTime)
+        invisibleMilliseconds = topic.policy.invisibleMilliseconds(wanted: header.invisibleTime)
         beginsAtEnd = header.initMode != 0
         isOrdered = header.isOrdered || topic.policy.hasLeases
         attemptID = header.attemptID.map { [UInt8]($0) }
@@ -186,7 +186,7 @@ final class PopRead: ReadRequest {
         super.init(
             by: reader, client: pop.client, topic: part.source.topic, group: pop.group, queueID: part.queue.queueID,
             queueOffset: part.next, maxMessageNums: min(pop.left, part.room), maxMessageBytes: nil, maySuspend: false,
-            suspendTimeoutMillis: 0, filter: pop.filter)
+            suspendTimeoutMilliseconds: 0, filter: pop.filter)
     }
 
     override func answer(_ outcome: ReadOutcome, _ found: [LogRange]) {

@@ -12,7 +12,7 @@ final class PopWaiters {
     static let perQueueMax = 16_384
     static let totalMax = 100_000
     /// Deadlines are looked at so often, milliseconds.
-    static let granularityMillis: Int64 = 50
+    static let granularityMilliseconds: Int64 = 50
     /// Requests a slice wakes or drops at most: each reads queues and may write an answer.
     static let runsPerSlice = 128
 
@@ -53,7 +53,7 @@ final class PopWaiters {
             queue.wantsArrival = true
         }
         count += 1
-        let bin = waiter.deadlineSteady / Self.granularityMillis + 1
+        let bin = waiter.deadlineSteady / Self.granularityMilliseconds + 1
         waiter.bin = bin
         waiter.indexInBin = bins[bin]?.count ?? 0
         bins[bin, default: []].append(waiter)
@@ -137,12 +137,14 @@ final class PopWaiters {
     private func arm() {
         guard timer == nil, !bins.isEmpty else { return }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        timer = environment.eventLoop.scheduleTask(in: .milliseconds(Self.granularityMillis)) { this.value.expire() }
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(Self.granularityMilliseconds)) {
+            this.value.expire()
+        }
     }
 
     private func expire() {
         timer = nil
-        let now = environment.steady() / Self.granularityMillis
+        let now = environment.steady() / Self.granularityMilliseconds
         let over = bins.keys.filter { $0 <= now }.sorted()
         end(over.flatMap { bins[$0] ?? [] })
         arm()

@@ -18,7 +18,7 @@ import StoreFormat
 /// Where there is none, it belongs to the first that pops. Confined to the broker's event loop.
 final class QueueLeases {
     /// A consumer that was not heard for so long may lose a queue, milliseconds; after its poll time.
-    static let patienceMillis: Int64 = 5000
+    static let patienceMilliseconds: Int64 = 5000
     /// Groups of topics whose leases are shown in the runtime information, and that are looked at for that.
     static let shownMax = 256
     private static let looksMax = 2048
@@ -30,7 +30,7 @@ final class QueueLeases {
         let client: ClientContext
         fileprivate let place: Place
         fileprivate var heardAtSteady: Int64 = 0
-        fileprivate var patience = QueueLeases.patienceMillis
+        fileprivate var patience = QueueLeases.patienceMilliseconds
         /// Whether it lets the broker choose the queue. Else each of its queues is judged by itself: it may have been
         /// assigned others since.
         fileprivate var wantsAny = true
@@ -156,7 +156,7 @@ final class QueueLeases {
             ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
         }
         if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
-        consumer.patience = Self.patienceMillis + max(0, min(poll, PopMessageProcessor.pollMaxMillis))
+        consumer.patience = Self.patienceMilliseconds + max(0, min(poll, PopMessageProcessor.pollMaxMilliseconds))
         consumer.heardAtSteady = environment.steady()
         consumer.wantsAny = queueID < 0
         return consumer

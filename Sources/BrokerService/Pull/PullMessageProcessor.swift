@@ -61,11 +61,11 @@ final class PullMessageProcessor {
                 topic: topic, group: group, queueID: header.queueID, offset: header.commitOffset)
         }
         let suspend =
-            configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
+            configuration.longPollingEnable ? header.suspendTimeoutMilliseconds : configuration.shortPollingTimeMills
         let pull = PullRequest(
             by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
             header: header,
-            suspendTimeoutMillis: suspend, filter: filter)
+            suspendTimeoutMilliseconds: suspend, filter: filter)
         if tables.consumers.inconsistentCount > 0, let consumers = tables.consumers[header.consumerGroup] {
             pull.others = consumers.others(than: request.client, topic: topic.name)
         }

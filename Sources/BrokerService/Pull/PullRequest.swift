@@ -8,7 +8,7 @@ final class PullRequest: ReadRequest {
 
     init(
         by processor: PullMessageProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
-        group: SubscriptionGroupEntry, header: PullMessageRequestHeader, suspendTimeoutMillis: Int64,
+        group: SubscriptionGroupEntry, header: PullMessageRequestHeader, suspendTimeoutMilliseconds: Int64,
         filter: SubscriptionFilter
     ) {
         self.processor = processor
@@ -17,7 +17,7 @@ final class PullRequest: ReadRequest {
             by: processor.reader, client: client, topic: topic, group: group, queueID: header.queueID,
             queueOffset: header.queueOffset, maxMessageNums: Int(header.maxMessageNums),
             maxMessageBytes: header.maxMessageBytes.map(Int.init), maySuspend: header.hasSuspend,
-            suspendTimeoutMillis: suspendTimeoutMillis, filter: filter)
+            suspendTimeoutMilliseconds: suspendTimeoutMilliseconds, filter: filter)
     }
 
     override func answer(_ outcome: ReadOutcome, _ found: [LogRange]) { processor.answer(self, outcome, found) }

@@ -9,7 +9,7 @@ import WorkerProtocol
 extension MessageReader {
     /// How long one pull reads on without finding anything before its client gets the offset to go on from. Others are
     /// served meanwhile; this only keeps the answer well inside every client's time-out.
-    static let scanMillis: Int64 = 300
+    static let scanMilliseconds: Int64 = 300
 
     func awaitCompilation(_ request: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
         if expired { return answerNothingYet(request) }
@@ -43,11 +43,13 @@ extension MessageReader {
         let window = filters.window(subscription, queue, request.group)
         while request.queueOffset < queue.maxOffset.rawValue {
             guard let verdicts = window.verdicts(at: request.queueOffset) else {
-                if let until = request.scanUntilMillis, environment.now() >= until { break }
+                if let until = request.scanUntilMilliseconds, environment.now() >= until { break }
                 switch ask(window, subscription, program, from: request.queueOffset) {
                 case .decided: continue
                 case .asked:
-                    if request.scanUntilMillis == nil { request.scanUntilMillis = environment.now() + Self.scanMillis }
+                    if request.scanUntilMilliseconds == nil {
+                        request.scanUntilMilliseconds = environment.now() + Self.scanMilliseconds
+                    }
                     return window.wait(.init(reader: request, expired: expired))
                 case .impossible: return notFiltered(request, expired)
                 case .unreadable: return readNothing(request, expired)
@@ -74,7 +76,7 @@ extension MessageReader {
             request.queueOffset = result.nextBeginOffset.rawValue
         }
         ranges.removeAll(keepingCapacity: true)
-        request.scanUntilMillis = nil
+        request.scanUntilMilliseconds = nil
         if !expired, request.maySuspend, request.queueOffset >= queue.maxOffset.rawValue {
             // All there is was looked at: the pull waits on after it instead of going back and forth.
             return hold.hold(request)
@@ -178,7 +180,7 @@ extension MessageReader {
     /// it did not see.
     func notFiltered(_ request: ReadRequest, _ expired: Bool) {
         guard !request.client.connection.isClosed else { return request.abandoned() }
-        request.scanUntilMillis = nil
+        request.scanUntilMilliseconds = nil
         if expired {
             answerNothingYet(request)
         } else if request.maySuspend {

@@ -10,9 +10,9 @@ import StoreFormat
 /// of a few heads. They leave all their lists in constant time, and what concerns many of them is done in slices.
 final class PullRequestHold {
     /// Deadlines are rounded down to this; clients suspend for 15 to 30 s.
-    static let granularityMillis: Int64 = 100
+    static let granularityMilliseconds: Int64 = 100
     /// A client asking for longer is answered "nothing found" after this and asks again.
-    static let suspendMaxMillis: Int64 = 60_000
+    static let suspendMaxMilliseconds: Int64 = 60_000
     /// Held pulls of all connections; RocketMQ has no bound. One takes some 500 bytes. More are answered "nothing
     /// found".
     static let heldMax = 500_000
@@ -26,12 +26,12 @@ final class PullRequestHold {
         var tail: ReadRequest?
     }
 
-    /// By time-out in units of `granularityMillis`.
+    /// By time-out in units of `granularityMilliseconds`.
     private var lists: [Int64: DeadlineList] = [:]
     private let eventLoop: any EventLoop
     private let slices: SlicedWork
     private var timer: Scheduled<Void>?
-    private var timerAtMillis = Int64.max
+    private var timerAtMilliseconds = Int64.max
     private var isExpiring = false
     /// Queues in which messages have arrived for which no read has been woken yet.
     private var stirred: [QueueWatch] = []
@@ -68,14 +68,14 @@ final class PullRequestHold {
     func hold(_ pull: ReadRequest) {
         precondition(!pull.isHeld, "a pull is held once")
         let time = now()
-        if pull.deadlineMillis == 0 {
-            pull.deadlineMillis = time + min(max(pull.suspendTimeoutMillis, 0), Self.suspendMaxMillis)
+        if pull.deadlineMilliseconds == 0 {
+            pull.deadlineMilliseconds = time + min(max(pull.suspendTimeoutMilliseconds, 0), Self.suspendMaxMilliseconds)
         }
         pull.isHeld = true
         count += 1
         // Held again after a wake-up it keeps its first deadline, and so goes into the list of the time that is left.
-        let key = max(1, (pull.deadlineMillis - time) / Self.granularityMillis)
-        pull.listDeadlineMillis = time + key * Self.granularityMillis
+        let key = max(1, (pull.deadlineMilliseconds - time) / Self.granularityMilliseconds)
+        pull.listDeadlineMilliseconds = time + key * Self.granularityMilliseconds
         link(pull, key: key)
         // Made (in memory) if nothing was ever stored in it.
         let queue = store.findConsumeQueue(topic: pull.topic.topicName, queueID: pull.queueID)
@@ -83,7 +83,7 @@ final class PullRequestHold {
         QueueWatch.of(queue).pulls.append(pull)
         queue.wantsArrival = true
         SuspendedReads.of(pull.client).insert(pull)
-        arm(at: pull.listDeadlineMillis)
+        arm(at: pull.listDeadlineMilliseconds)
     }
 
     // MARK: - Arrival
@@ -265,9 +265,9 @@ final class PullRequestHold {
     }
 
     private func arm(at deadline: Int64) {
-        guard !isExpiring, deadline < timerAtMillis else { return }
+        guard !isExpiring, deadline < timerAtMilliseconds else { return }
         timer?.cancel()
-        timerAtMillis = deadline
+        timerAtMilliseconds = deadline
         let delay = max(1, deadline - now())
         let hold = NIOLoopBound(self, eventLoop: eventLoop)
         timer = eventLoop.scheduleTask(in: .milliseconds(delay)) { hold.value.expire() }
@@ -275,7 +275,7 @@ final class PullRequestHold {
 
     private func expire() {
         timer = nil
-        timerAtMillis = Int64.max
+        timerAtMilliseconds = Int64.max
         guard expireSome() else { return armAtEarliest() }
         isExpiring = true
         slices.add { [unowned self] in
@@ -291,7 +291,7 @@ final class PullRequestHold {
         let time = now()
         var runs = Self.runsPerSlice
         for key in Array(lists.keys) {
-            while let pull = lists[key]?.head, pull.listDeadlineMillis <= time {
+            while let pull = lists[key]?.head, pull.listDeadlineMilliseconds <= time {
                 guard runs > 0 else { return true }
                 runs -= 1
                 release(pull)
@@ -304,7 +304,7 @@ final class PullRequestHold {
     private func armAtEarliest() {
         var earliest = Int64.max
         for list in lists.values {
-            if let head = list.head { earliest = min(earliest, head.listDeadlineMillis) }
+            if let head = list.head { earliest = min(earliest, head.listDeadlineMilliseconds) }
         }
         if earliest < Int64.max { arm(at: earliest) }
     }

@@ -19,7 +19,7 @@ class ReadRequest {
     let maxMessageBytes: Int?
     /// The client lets the broker suspend the request, for so long.
     let maySuspend: Bool
-    let suspendTimeoutMillis: Int64
+    let suspendTimeoutMilliseconds: Int64
     let filter: SubscriptionFilter
     /// What other clients of the group want of the topic, if that is something else.
     var others: [Subscription] = []
@@ -32,7 +32,7 @@ class ReadRequest {
     /// How often it was resumed without there being a result.
     var compilationsAwaited = 0
     /// Until when it reads on after filtered messages that did not match; `nil`: it has not begun to.
-    var scanUntilMillis: Int64?
+    var scanUntilMilliseconds: Int64?
     var isHeld = false
     /// The list of its queue it waits in.
     var list: PullList?
@@ -41,8 +41,8 @@ class ReadRequest {
     /// Its index among the suspended requests of its connection.
     var placeInClient = 0
     /// Milliseconds since 1970; 0 until first suspended.
-    var deadlineMillis: Int64 = 0
-    var listDeadlineMillis: Int64 = 0
+    var deadlineMilliseconds: Int64 = 0
+    var listDeadlineMilliseconds: Int64 = 0
     var listKey: Int64 = 0
     var nextByDeadline: ReadRequest?
     unowned(unsafe) var previousByDeadline: ReadRequest?
@@ -50,7 +50,7 @@ class ReadRequest {
     init(
         by reader: MessageReader, client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry,
         queueID: Int32, queueOffset: Int64, maxMessageNums: Int, maxMessageBytes: Int?, maySuspend: Bool,
-        suspendTimeoutMillis: Int64, filter: SubscriptionFilter
+        suspendTimeoutMilliseconds: Int64, filter: SubscriptionFilter
     ) {
         self.reader = reader
         self.client = client
@@ -61,7 +61,7 @@ class ReadRequest {
         self.maxMessageNums = max(1, maxMessageNums)
         self.maxMessageBytes = maxMessageBytes
         self.maySuspend = maySuspend
-        self.suspendTimeoutMillis = suspendTimeoutMillis
+        self.suspendTimeoutMilliseconds = suspendTimeoutMilliseconds
         self.filter = filter
     }
 

@@ -6,7 +6,7 @@ import StoreFormat
 /// Counts messages a group skips because its clients subscribe to different things. On the broker's event loop.
 struct SkippedMessages {
     /// Milliseconds between two lines of the log for one group.
-    static let logMillis: Int64 = 60_000
+    static let logMilliseconds: Int64 = 60_000
 
     let environment: BrokerEnvironment
     let tables: BrokerTables
@@ -27,7 +27,7 @@ struct SkippedMessages {
         guard count > 0 else { return }
         consumers.skipped += count
         let now = environment.now()
-        guard now - consumers.skippedLog.millis >= Self.logMillis else { return }
+        guard now - consumers.skippedLog.milliseconds >= Self.logMilliseconds else { return }
         let since = consumers.skipped - consumers.skippedLog.count
         consumers.skippedLog = (now, consumers.skipped)
         let expressions = request.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")

@@ -7,7 +7,7 @@ import RemotingTransport
 /// kept for some time, as RocketMQ's `TopicRouteInfoManager` does.
 struct KnownRoutes {
     /// Milliseconds a route holds; RocketMQ's broker asks each 30 s.
-    static let validMillis: Int64 = 20_000
+    static let validMilliseconds: Int64 = 20_000
     /// Topics, at most.
     static let countMax = 10_000
 
@@ -37,7 +37,7 @@ struct KnownRoutes {
     ) -> [([MessageQueue]) -> Void] {
         if let found {
             if queues.count >= Self.countMax { queues = [:] }
-            queues[topic] = (found, steady + Self.validMillis)
+            queues[topic] = (found, steady + Self.validMilliseconds)
         }
         return waiters.removeValue(forKey: topic) ?? []
     }

@@ -13,8 +13,8 @@ import WorkerProtocol
 /// back-off and does not keep the others waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
-    static let retryFirstMillis: Int64 = 100
-    static let retryMaxMillis: Int64 = 5_000
+    static let retryFirstMilliseconds: Int64 = 100
+    static let retryMaxMilliseconds: Int64 = 5_000
 
     final class NameServer {
         let address: String
@@ -22,7 +22,7 @@ final class NameserverRegistration {
         var isBusy = false
         /// Something changed while a request was under way.
         var isStale = false
-        var retryMillis = NameserverRegistration.retryFirstMillis
+        var retryMilliseconds = NameserverRegistration.retryFirstMilliseconds
         var retry: Scheduled<Void>?
         var failuresLogged = false
         /// `namesrvAddr` names it no more.
@@ -43,8 +43,8 @@ final class NameserverRegistration {
     private var isScheduled = false
     private var isRunning = false
     /// Milliseconds since 1970 before which changes of topics are gathered.
-    private var notBeforeMillis: Int64 = 0
-    static let gatherMaxMillis: Int64 = 5000
+    private var notBeforeMilliseconds: Int64 = 0
+    static let gatherMaxMilliseconds: Int64 = 5000
 
     init(_ environment: BrokerEnvironment, _ tables: BrokerTables) {
         self.environment = environment
@@ -108,7 +108,7 @@ final class NameserverRegistration {
             this.value.isScheduled = false
             this.value.registerAll()
         }
-        let wait = min(notBeforeMillis - environment.now(), Self.gatherMaxMillis)
+        let wait = min(notBeforeMilliseconds - environment.now(), Self.gatherMaxMilliseconds)
         if wait > 0 {
             environment.eventLoop.scheduleTask(in: .milliseconds(wait)) { register() }
         } else {
@@ -180,15 +180,15 @@ final class NameserverRegistration {
             server.client?.closeNow()
             server.client = nil
             let this = NIOLoopBound((self, server), eventLoop: environment.eventLoop)
-            server.retry = environment.eventLoop.scheduleTask(in: .milliseconds(server.retryMillis)) {
+            server.retry = environment.eventLoop.scheduleTask(in: .milliseconds(server.retryMilliseconds)) {
                 this.value.0.register(this.value.1)
             }
-            server.retryMillis = min(server.retryMillis * 2, Self.retryMaxMillis)
+            server.retryMilliseconds = min(server.retryMilliseconds * 2, Self.retryMaxMilliseconds)
             return
         }
         if server.failuresLogged { environment.logger.notice("registered with name server \(server.address) again") }
         server.failuresLogged = false
-        server.retryMillis = Self.retryFirstMillis
+        server.retryMilliseconds = Self.retryFirstMilliseconds
         if !server.waiters.isEmpty {
             register(server)
         } else if server.isStale {
@@ -244,7 +244,7 @@ final class NameserverRegistration {
         tables.topics.copied(in: environment.slices) { [self] table in
             func made(_ request: RemotingCommand) {
                 let end = environment.now()
-                notBeforeMillis = end + 10 * max(0, end - begin)
+                notBeforeMilliseconds = end + 10 * max(0, end - begin)
                 promise.succeed(request)
             }
             if table.topicConfigTable.count <= Self.topicsAtOnce {

@@ -117,7 +117,7 @@ final class BrokerSettings {
         transactions.settingsChanged()
         version.next(now: environment.now())
         if settings.contains(where: { $0.0 == "brokerPermission" }) {
-            if couldWrite { storage.admission.writeWithdrawnMillis = environment.now() }
+            if couldWrite { storage.admission.writeWithdrawnMilliseconds = environment.now() }
             tables.topics.bump(nil)
         }
         if settings.contains(where: { $0.0 == "namesrvAddr" }) { registration.nameServersChanged() }

@@ -7,7 +7,7 @@ struct BrokerStatistics {
     static let samplesMax = 61
 
     private struct Sample {
-        var millis: Int64
+        var milliseconds: Int64
         var put: Int64
         var found: Int64
         var missed: Int64
@@ -19,7 +19,7 @@ struct BrokerStatistics {
     private(set) var pullsFound: Int64 = 0
     private(set) var pullsMissed: Int64 = 0
     private var samples: [Sample] = []
-    let bootMillis: Int64
+    let bootMilliseconds: Int64
 
     private(set) var putTimes = PutTimes()
     /// Messages of `putTotal` whose write has been timed.
@@ -31,10 +31,10 @@ struct BrokerStatistics {
     private(set) var yesterdayMorning: (put: Int64, get: Int64) = (0, 0)
     private var dayOfYear: Int32
 
-    init(bootMillis: Int64) {
-        self.bootMillis = bootMillis
-        dayOfYear = Self.dayOfYear(bootMillis)
-        sample(now: bootMillis)
+    init(bootMilliseconds: Int64) {
+        self.bootMilliseconds = bootMilliseconds
+        dayOfYear = Self.dayOfYear(bootMilliseconds)
+        sample(now: bootMilliseconds)
     }
 
     @inline(__always)
@@ -52,14 +52,14 @@ struct BrokerStatistics {
     /// Messages put since the last write: all of them are written by the next.
     var untimed: Int64 { putTotal - timed }
 
-    /// That write is done. - Parameter millis: what it took.
-    mutating func wrote(in millis: Int64) {
-        putTimes.add(untimed, millis: millis)
+    /// That write is done. - Parameter milliseconds: what it took.
+    mutating func wrote(in milliseconds: Int64) {
+        putTimes.add(untimed, milliseconds: milliseconds)
         timed = putTotal
     }
 
-    private static func dayOfYear(_ millis: Int64) -> Int32 {
-        var time = time_t(millis / 1000)
+    private static func dayOfYear(_ milliseconds: Int64) -> Int32 {
+        var time = time_t(milliseconds / 1000)
         var parts = tm()
         localtime_r(&time, &parts)
         return parts.tm_yday
@@ -76,13 +76,13 @@ struct BrokerStatistics {
         }
         if samples.count == Self.samplesMax { samples.removeFirst() }
         samples.append(
-            Sample(millis: now, put: putTotal, found: pullsFound, missed: pullsMissed, transferred: getTotal))
+            Sample(milliseconds: now, put: putTotal, found: pullsFound, missed: pullsMissed, transferred: getTotal))
     }
 
     private func rates(now: Int64, _ total: Int64, _ value: (Sample) -> Int64) -> String {
         [1, 6, 60].map { back in
             let sample = samples[max(0, samples.count - back)]
-            let seconds = Double(max(1, now - sample.millis)) / 1000
+            let seconds = Double(max(1, now - sample.milliseconds)) / 1000
             return String(Double(total - value(sample)) / seconds)
         }.joined(separator: " ")
     }
@@ -111,9 +111,9 @@ struct PutTimes {
     /// Milliseconds the slowest write took since the broker started.
     private(set) var longest: Int64 = 0
 
-    mutating func add(_ messages: Int64, millis: Int64) {
-        current[Self.bounds.firstIndex { millis < $0 } ?? Self.bounds.count] += messages
-        longest = max(longest, millis)
+    mutating func add(_ messages: Int64, milliseconds: Int64) {
+        current[Self.bounds.firstIndex { milliseconds < $0 } ?? Self.bounds.count] += messages
+        longest = max(longest, milliseconds)
     }
 
     mutating func nextMinute() {

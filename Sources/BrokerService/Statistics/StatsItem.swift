@@ -13,7 +13,7 @@ final class StatsItem {
     }
 
     fileprivate struct Sample {
-        var millis: Int64
+        var milliseconds: Int64
         var count: Int64
         var bytes: Int64
         var times: Int64
@@ -57,12 +57,12 @@ final class StatsItem {
     private func wake() {
         table.wake(self)
         for window in Window.allCases where self[window].isEmpty {
-            self[window] = [sample(table.lastMillis(window))]
+            self[window] = [sample(table.lastMilliseconds(window))]
         }
     }
 
-    private func sample(_ millis: Int64) -> Sample {
-        Sample(millis: millis, count: count, bytes: bytes, times: times)
+    private func sample(_ milliseconds: Int64) -> Sample {
+        Sample(milliseconds: milliseconds, count: count, bytes: bytes, times: times)
     }
 
     private subscript(window: Window) -> [Sample] {
@@ -83,7 +83,7 @@ final class StatsItem {
     }
 
     /// `false` when nothing was counted in the whole window, which is empty then.
-    fileprivate func take(_ window: Window, _ millis: Int64) -> Bool {
+    fileprivate func take(_ window: Window, _ milliseconds: Int64) -> Bool {
         guard let first = self[window].first else { return false }
         if self[window].count == window.length {
             if first.times == times, first.count == count {
@@ -92,27 +92,28 @@ final class StatsItem {
             }
             self[window].removeFirst()
         }
-        self[window].append(sample(millis))
+        self[window].append(sample(milliseconds))
         return true
     }
 
     fileprivate func end() { (isLive, isKnown) = (false, false) }
 
     func snapshot(_ window: Window, _ measure: Measure) -> Snapshot {
-        guard let first = self[window].first, let last = self[window].last, last.millis > first.millis else {
+        guard let first = self[window].first, let last = self[window].last, last.milliseconds > first.milliseconds
+        else {
             return Snapshot()
         }
         let sum = measure == .count ? last.count - first.count : last.bytes - first.bytes
         let times = last.times - first.times
         return Snapshot(
-            sum: sum, tps: Double(sum) * 1000 / Double(last.millis - first.millis),
+            sum: sum, tps: Double(sum) * 1000 / Double(last.milliseconds - first.milliseconds),
             average: times > 0 ? Double(sum) / Double(times) : 0)
     }
 }
 
 /// All `StatsItem`s of a broker and the clock that samples them (RocketMQ's `BrokerStatsManager`).
 final class StatsTable {
-    static let sampleIntervalMillis: Int64 = 10_000
+    static let sampleIntervalMilliseconds: Int64 = 10_000
     private static let samplesOfTenMinutes = 60
     private static let samplesOfAnHour = 360
 
@@ -188,7 +189,7 @@ final class StatsTable {
         known.append(item)
     }
 
-    fileprivate func lastMillis(_ window: StatsItem.Window) -> Int64 {
+    fileprivate func lastMilliseconds(_ window: StatsItem.Window) -> Int64 {
         switch window {
         case .minute: last.minute
         case .hour: last.hour
@@ -196,7 +197,7 @@ final class StatsTable {
         }
     }
 
-    /// To be called every `sampleIntervalMillis`.
+    /// To be called every `sampleIntervalMilliseconds`.
     func sample(now: Int64) {
         samplings += 1
         last.minute = now

@@ -176,7 +176,7 @@ package struct StoreFindings {
 
     private mutating func toApus() {
         for part in report.foreign { note(part) }
-        let levels = report.delays.filter { $0.delayMillis == nil && $0.pending > 0 }
+        let levels = report.delays.filter { $0.delayMilliseconds == nil && $0.pending > 0 }
         if !levels.isEmpty {
             decide(
                 "\(levels.reduce(0) { $0 +| $1.pending }) messages wait in delay levels beyond the standard 18 "

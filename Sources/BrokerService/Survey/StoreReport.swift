@@ -26,7 +26,7 @@ package struct StoreReport: Sendable {
         /// Where the last whole record ends: a physical offset.
         package var end: Int64 = 0
         /// Of the newest message that was read; 0 for none.
-        package var newestMillis: Int64 = 0
+        package var newestMilliseconds: Int64 = 0
         /// Messages after the queues' ends: the next start enters them.
         package var unqueued: Int64 = 0
         /// What is wrong with the files, as a text.
@@ -96,7 +96,7 @@ package struct StoreReport: Sendable {
         /// From 1 on: the queue's identifier + 1.
         package let level: Int
         /// Nil: RocketMQ's standard levels do not have it.
-        package let delayMillis: Int64?
+        package let delayMilliseconds: Int64?
         /// Neither RocketMQ's table nor Apus's own note has them as delivered.
         package var pending: Int64
         /// Besides those: delivered by Apus, and not counted in RocketMQ's file.
@@ -108,9 +108,9 @@ package struct StoreReport: Sendable {
         /// Not delivered and not cancelled.
         package var pending: Int64 = 0
         /// When the first of them is due; 0 without any.
-        package var firstDueMillis: Int64 = 0
+        package var firstDueMilliseconds: Int64 = 0
         /// When the last of them is due; 0 without any.
-        package var lastDueMillis: Int64 = 0
+        package var lastDueMilliseconds: Int64 = 0
         /// Of those: the log has forgotten them, only Apus's own files hold them.
         package var onlyInApus: Int64 = 0
         /// Apus has delivered them, and RocketMQ 5 would once more: its own notes are older.

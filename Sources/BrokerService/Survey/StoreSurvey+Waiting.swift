@@ -26,7 +26,8 @@ extension StoreSurvey {
             guard counted > 0 else { continue }
             report.delays.append(
                 StoreReport.Delay(
-                    level: index + 1, delayMillis: index < standard.count ? standard[index] : nil, pending: pending,
+                    level: index + 1, delayMilliseconds: index < standard.count ? standard[index] : nil,
+                    pending: pending,
                     uncounted: counted - pending))
         }
     }
@@ -88,7 +89,7 @@ extension StoreSurvey {
         let queue = report.queues(of: TopicNames.timer).first { $0.queueID == 0 }
         let first = queue?.first ?? 0
         let isSlaves = try files.isFollower()
-        let newest = report.log.newestMillis
+        let newest = report.log.newestMilliseconds
         let standing = try TimerStanding(
             files, progress: try deliveryProgress()?.timer, first: first, end: queue?.end ?? 0,
             follower: isSlaves ? .wasOne : .never, lastStored: { newest })
@@ -132,8 +133,8 @@ extension StoreSurvey {
         let youngest = Dictionary(waiting.map { ($0.copy, $0.key.sequence) }, uniquingKeysWith: max)
         waiting.removeAll { youngest[$0.copy] != $0.key.sequence }
         report.timers = StoreReport.Timers(
-            pending: Int64(waiting.count), firstDueMillis: waiting.map(\.key.due).min() ?? 0,
-            lastDueMillis: waiting.map(\.key.due).max() ?? 0,
+            pending: Int64(waiting.count), firstDueMilliseconds: waiting.map(\.key.due).min() ?? 0,
+            lastDueMilliseconds: waiting.map(\.key.due).max() ?? 0,
             onlyInApus: Int64(waiting.count { own.contains($0.key.sequence) }),
             deliveredAgain: report.writer == .apus ? again : 0, restored: restored)
     }

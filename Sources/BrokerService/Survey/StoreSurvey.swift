@@ -192,7 +192,7 @@ package struct StoreSurvey {
             if record.physicalOffset.rawValue >= known, SysFlag.entersConsumeQueue(record.sysFlag) { unqueued += 1 }
         }
         report.log.end = walked.end
-        report.log.newestMillis = newest
+        report.log.newestMilliseconds = newest
         report.log.unqueued = unqueued
         report.log.isEmpty = !found
         if let damage = walked.damage {

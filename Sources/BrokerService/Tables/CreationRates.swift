@@ -46,13 +46,13 @@ final class TokenBuckets {
 
     private struct Bucket {
         var tokens: Double
-        var millis: Int64
+        var milliseconds: Int64
 
         /// A clock that was set back fills nothing.
         mutating func fill(_ rate: Rate, _ now: Int64) {
-            let seconds = Double(min(max(0, now - millis), 3_600_000)) / 1000
+            let seconds = Double(min(max(0, now - milliseconds), 3_600_000)) / 1000
             tokens = min(rate.burst, tokens + seconds * rate.perSecond)
-            millis = now
+            milliseconds = now
         }
     }
 
@@ -77,7 +77,7 @@ final class TokenBuckets {
             // All of them are at it: a new client waits until one is done.
             guard buckets.count < Self.addressesMax else { return false }
         }
-        var bucket = buckets[key] ?? Bucket(tokens: rate.burst, millis: time)
+        var bucket = buckets[key] ?? Bucket(tokens: rate.burst, milliseconds: time)
         defer { buckets[key] = bucket }
         bucket.fill(rate, time)
         guard bucket.tokens >= 1 else { return false }

@@ -2,7 +2,7 @@ import FastJSON
 import RemotingProtocol
 
 /// What one entry of the tables of topics and groups may hold besides its numbers. The whole table is written for each
-/// change and read by each start: an entry is one request, and must not make the table too deep or too large for that.
+/// change and read by each start. An entry is one request and must not make the table too deep or too large for that.
 enum EntryBounds {
     /// Bytes of a group's fields of later versions, as the file has them, and of a topic's attributes.
     static let bytesMax = 16 << 10

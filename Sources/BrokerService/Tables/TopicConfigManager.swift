@@ -35,7 +35,7 @@ final class TopicEntry {
     struct WaitingTimers {
         var count: Int64 = 0
         /// Milliseconds since 1970; 0: never.
-        var changedMillis: Int64 = 0
+        var changedMilliseconds: Int64 = 0
     }
     var waitingTimers = WaitingTimers()
 

@@ -21,7 +21,7 @@ struct RetryStrategy: Equatable {
 
     var kind = Kind.fixed
     /// Before the second delivery.
-    var intervalMillis: Int64 = 3000
+    var intervalMilliseconds: Int64 = 3000
     /// By how many percent a delay is longer or shorter at most; nil: 20 for `exponential`, otherwise 0.
     var jitterPercent: Int64?
 
@@ -32,12 +32,12 @@ struct RetryStrategy: Equatable {
     /// - Parameter attempt: deliveries so far, from 1 on.
     func delay(after attempt: Int32, using random: inout some RandomNumberGenerator) -> Int64 {
         let attempt = Int64(max(1, attempt))
-        let most = kind == .exponential ? max(Self.exponentialMax, intervalMillis) : .retryDelayMax
+        let most = kind == .exponential ? max(Self.exponentialMax, intervalMilliseconds) : .retryDelayMax
         let delay: Int64
         switch kind {
-        case .fixed: delay = intervalMillis
-        case .linear: delay = intervalMillis *| attempt
-        case .exponential: delay = intervalMillis *| (1 << min(attempt - 1, 40))
+        case .fixed: delay = intervalMilliseconds
+        case .linear: delay = intervalMilliseconds *| attempt
+        case .exponential: delay = intervalMilliseconds *| (1 << min(attempt - 1, 40))
         }
         let bounded = min(max(delay, 0), most)
         let spread = bounded * (jitterPercent ?? (kind == .exponential ? 20 : 0)) / 100
@@ -77,7 +77,7 @@ enum TopicArchive: Equatable {
 struct TopicPolicy: Equatable {
     var mode = TopicMode.topic
     /// How long a message stays with its consumer if the pop does not say; nil: not set.
-    var timeoutMillis: Int64?
+    var timeoutMilliseconds: Int64?
     /// Deliveries after the first, then a message is a dead letter; nil: the group's `retryMaxTimes`.
     var retryCount: Int32?
     var retry = RetryStrategy()
@@ -90,7 +90,7 @@ struct TopicPolicy: Equatable {
     /// Of topics without such attributes.
     static let standard = Self()
     /// Milliseconds a message stays with its consumer where nothing is set.
-    static let standardTimeoutMillis: Int64 = 60_000
+    static let standardTimeoutMilliseconds: Int64 = 60_000
 
     /// One consumer of a group at a time reads a queue.
     var hasLeases: Bool { mode == .serial || mode == .queue && isSharded }
@@ -101,9 +101,9 @@ struct TopicPolicy: Equatable {
 
     /// Milliseconds a message is invisible for a pop that asks for `wanted`. -1 means the topic's time; so does 0 where
     /// the topic has one.
-    func invisibleMillis(wanted: Int64) -> Int64 {
-        let isOpen = wanted < 0 || wanted == 0 && (isPoppedOnly || timeoutMillis != nil)
-        return isOpen ? timeoutMillis ?? Self.standardTimeoutMillis : wanted
+    func invisibleMilliseconds(wanted: Int64) -> Int64 {
+        let isOpen = wanted < 0 || wanted == 0 && (isPoppedOnly || timeoutMilliseconds != nil)
+        return isOpen ? timeoutMilliseconds ?? Self.standardTimeoutMilliseconds : wanted
     }
 }
 
@@ -145,14 +145,14 @@ extension TopicPolicy {
             policy.mode = mode
             return true
         },
-        "apus.timeout": seconds(1...86_400) { $1.timeoutMillis = $0 },
+        "apus.timeout": seconds(1...86_400) { $1.timeoutMilliseconds = $0 },
         "apus.retry.count": whole(0...1000, "") { $1.retryCount = Int32($0) },
         "apus.retry.strategy": Attribute(bounds: "fixed, linear or exponential") { text, policy in
             guard let kind = RetryStrategy.Kind(rawValue: text) else { return false }
             policy.retry.kind = kind
             return true
         },
-        "apus.retry.interval": seconds(0...86_400) { $1.retry.intervalMillis = $0 },
+        "apus.retry.interval": seconds(0...86_400) { $1.retry.intervalMilliseconds = $0 },
         "apus.retry.jitter": whole(0...100, " percent") { $1.retry.jitterPercent = $0 },
         "apus.shard": Attribute(bounds: "true or false") { text, policy in
             guard ["true", "false"].contains(text) else { return false }

@@ -22,12 +22,12 @@ final class TimerMessageStore: WaitingObserver {
     /// Beyond that, messages stay in their queue.
     static let collectBytes = 1 << 20
     static let collectBytesMax = 64 << 20
-    static let collectMillis: Int64 = 500
-    static let retryMillis: Int64 = 1000
-    static let checkpointMillis: Int64 = 10_000
-    static let sleepMaxMillis: Int64 = 30_000
+    static let collectMilliseconds: Int64 = 500
+    static let retryMilliseconds: Int64 = 1000
+    static let checkpointMilliseconds: Int64 = 10_000
+    static let sleepMaxMilliseconds: Int64 = 30_000
     /// A master is taken to have delivered what was due this long before the last message it stored.
-    static let deliveryLagMillis = TimerStanding.deliveryLagMillis
+    static let deliveryLagMilliseconds = TimerStanding.deliveryLagMilliseconds
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
@@ -58,14 +58,14 @@ final class TimerMessageStore: WaitingObserver {
     private var collectTask: Scheduled<Void>?
 
     private var task: Scheduled<Void>?
-    private var taskAtMillis = Int64.max
+    private var taskAtMilliseconds = Int64.max
     private var turnIsDue = false
     private let catchUp = CatchUp()
     private var isRunning = false
     /// On a slave: messages are taken in, so that they outlive the log here too, and dropped when the master has
     /// delivered them. Time is then what the master's log contains.
     private let isFollowing: Bool
-    private var followedMillis: Int64 = 0
+    private var followedMilliseconds: Int64 = 0
     private(set) var deliveredCount: Int64 = 0
     let metrics: TimerMetrics
 
@@ -110,9 +110,9 @@ final class TimerMessageStore: WaitingObserver {
 
     /// A time out of a record, which no checksum covers, as one buckets can be counted in. It is not before 1970, and
     /// not so late that adding to it overflows.
-    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), TimerFrame.dueMax) }
+    private static func plausible(_ milliseconds: Int64) -> Int64 { min(max(0, milliseconds), TimerFrame.dueMax) }
 
-    private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
+    private func clock() -> Int64 { isFollowing ? followedMilliseconds : environment.now() }
 
     /// From now on this broker delivers, and what it has delivered has been noted.
     func becameMaster() throws(SystemError) {
@@ -124,13 +124,13 @@ final class TimerMessageStore: WaitingObserver {
         guard !isRunning, let queue else { return }
         isRunning = true
         if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
-        if isFollowing { followedMillis = Self.plausible(lastStoreTimestamp()) }
+        if isFollowing { followedMilliseconds = Self.plausible(lastStoreTimestamp()) }
         QueueWatch.observe(queue, by: self)
         scheduleTurn()
     }
 
     func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
-        followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
+        followedMilliseconds = max(followedMilliseconds, Self.plausible(arrival.storeTimestamp))
         scheduleTurn()
     }
 
@@ -162,7 +162,7 @@ final class TimerMessageStore: WaitingObserver {
     /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian.
     /// There is no timer log here, so its position is 0.
     var checkpointBytes: [UInt8] {
-        let now = isFollowing ? followedMillis - Self.deliveryLagMillis : environment.now()
+        let now = isFollowing ? followedMilliseconds - Self.deliveryLagMilliseconds : environment.now()
         let taken = wheel?.progress.ingested ?? 0
         let version = metrics.dataVersion
         return [
@@ -184,15 +184,15 @@ final class TimerMessageStore: WaitingObserver {
         environment.eventLoop.execute { this.value.turn() }
     }
 
-    private func arm(at millis: Int64) {
-        guard isRunning, task == nil || millis < taskAtMillis else { return }
+    private func arm(at milliseconds: Int64) {
+        guard isRunning, task == nil || milliseconds < taskAtMilliseconds else { return }
         task?.cancel()
-        taskAtMillis = millis
-        let sleep = min(max(0, millis -| environment.now()), Self.sleepMaxMillis)
+        taskAtMilliseconds = milliseconds
+        let sleep = min(max(0, milliseconds -| environment.now()), Self.sleepMaxMilliseconds)
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         task = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) {
             this.value.task = nil
-            this.value.taskAtMillis = Int64.max
+            this.value.taskAtMilliseconds = Int64.max
             this.value.turn()
         }
     }
@@ -208,7 +208,7 @@ final class TimerMessageStore: WaitingObserver {
         let now = clock()
         runFileJob(now)
         takeIn(now)
-        let isMoreDue = isFollowing ? drop(now -| Self.deliveryLagMillis) : deliver(now)
+        let isMoreDue = isFollowing ? drop(now -| Self.deliveryLagMilliseconds) : deliver(now)
         guard let wheel else { return false }
         if wheel.awaitsCommit { storage.scheduleTick() }
         if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) { return true }
@@ -311,7 +311,7 @@ final class TimerMessageStore: WaitingObserver {
     private func scheduleCollected() {
         guard collectTask == nil, !collected.isEmpty else { return }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        collectTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.collectMillis)) {
+        collectTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.collectMilliseconds)) {
             this.value.collectTask = nil
             this.value.writeCollected()
         }
@@ -342,7 +342,7 @@ final class TimerMessageStore: WaitingObserver {
                     )
                 }
                 isWriteFailing = true
-                return later(Self.retryMillis) { $0.write(pieces) }
+                return later(Self.retryMilliseconds) { $0.write(pieces) }
             }
             isWriteFailing = false
             writing = nil
@@ -352,9 +352,9 @@ final class TimerMessageStore: WaitingObserver {
         }
     }
 
-    private func later(_ millis: Int64, _ body: @escaping (TimerMessageStore) -> Void) {
+    private func later(_ milliseconds: Int64, _ body: @escaping (TimerMessageStore) -> Void) {
         let this = NIOLoopBound((self, body), eventLoop: environment.eventLoop)
-        environment.eventLoop.scheduleTask(in: .milliseconds(millis)) {
+        environment.eventLoop.scheduleTask(in: .milliseconds(milliseconds)) {
             guard this.value.0.isRunning else { return }
             this.value.1(this.value.0)
         }
@@ -398,7 +398,7 @@ final class TimerMessageStore: WaitingObserver {
     private func retry(_ job: TimerWheel.Job, _ bucket: TimerBucket, _ error: SystemError) {
         environment.logger.error(
             "\(files.directory)/\(bucket.fileName) could not be read, its timer messages wait; tried again: \(error)")
-        later(Self.retryMillis) { $0.run(job) }
+        later(Self.retryMilliseconds) { $0.run(job) }
     }
 
     private func finish(_ loaded: TimerFiles.Loaded) {
@@ -443,7 +443,7 @@ final class TimerMessageStore: WaitingObserver {
                     "the timer message \(entry.sequence) is skipped, it will not be delivered: \(reason)")
             case .refused:
                 wheel.putBack(entry)
-                later(RecordCopier.retryMillis) { $0.scheduleTurn() }
+                later(RecordCopier.retryMilliseconds) { $0.scheduleTurn() }
                 return false
             }
             count += 1
@@ -599,7 +599,7 @@ final class TimerMessageStore: WaitingObserver {
         let hadDelivered = wheel.awaitsCommit
         wheel.rollBack()
         guard hadDelivered else { return }
-        later(RecordCopier.retryMillis) { $0.scheduleTurn() }
+        later(RecordCopier.retryMilliseconds) { $0.scheduleTurn() }
     }
 
     // MARK: - Checkpoint
@@ -608,7 +608,7 @@ final class TimerMessageStore: WaitingObserver {
     private func touched() {
         guard checkpointTask == nil, isRunning else { return }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        checkpointTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.checkpointMillis)) {
+        checkpointTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.checkpointMilliseconds)) {
             this.value.checkpointTask = nil
             this.value.checkpoint()
         }

@@ -30,7 +30,7 @@ final class TimerMetrics {
     private func change(_ topic: TopicEntry?, by count: Int64, _ now: Int64) {
         guard let topic, topic.waitingTimers.count + count >= 0 else { return }
         topic.waitingTimers.count += count
-        topic.waitingTimers.changedMillis = now
+        topic.waitingTimers.changedMilliseconds = now
         total += count
         dataVersion.next(now: now)
         isDirty = true
@@ -62,20 +62,20 @@ final class TimerMetrics {
                 count <= Int64(Int32.max) * 1000
             else { continue }
             topic.waitingTimers = TopicEntry.WaitingTimers(
-                count: count, changedMillis: member.value["timeStamp"]?.integer ?? 0)
+                count: count, changedMilliseconds: member.value["timeStamp"]?.integer ?? 0)
             total += count
         }
     }
 
     /// - Parameter forFile: with what only Apus reads.
     func json(forFile: Bool) -> JSONValue {
-        let counts = topics.all.filter { $0.waitingTimers.changedMillis > 0 }.map { topic in
+        let counts = topics.all.filter { $0.waitingTimers.changedMilliseconds > 0 }.map { topic in
             (
                 topic.name,
                 Optional(
                     JSONValue.fields([
                         ("count", .integer(topic.waitingTimers.count)),
-                        ("timeStamp", .integer(topic.waitingTimers.changedMillis)),
+                        ("timeStamp", .integer(topic.waitingTimers.changedMilliseconds)),
                     ]))
             )
         }

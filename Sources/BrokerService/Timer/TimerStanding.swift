@@ -14,7 +14,7 @@ struct TimerStanding {
     }
 
     /// Another broker is taken to have delivered what was due this long before the last message was stored.
-    static let deliveryLagMillis: Int64 = 60_000
+    static let deliveryLagMilliseconds: Int64 = 60_000
 
     let progress: TimerWheel.Progress
     /// From where in the queue messages are taken in again.
@@ -43,7 +43,7 @@ struct TimerStanding {
             var elsewhere: Int64?
             if follower == .wasOne || (checkpoint == nil && progress == nil) {
                 // Until now another broker has delivered: the master, or Apache in whose folder this is.
-                elsewhere = apache ?? lastStored() -| Self.deliveryLagMillis
+                elsewhere = apache ?? lastStored() -| Self.deliveryLagMilliseconds
             } else if let apache, apache > known.watermark.due {
                 // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that
                 // passes.

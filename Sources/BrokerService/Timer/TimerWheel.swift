@@ -18,7 +18,7 @@ final class TimerWheel {
     /// Loaded entries that are not yet due for delivery but overdue already: above this no further bucket is loaded.
     static let loadedEntriesMax = 500_000
     /// An hour is split this long before its first minute is loaded, a day this long before its first hour is split.
-    static let splitAheadMillis: Int64 = 600_000
+    static let splitAheadMilliseconds: Int64 = 600_000
 
     /// What was delivered, as of the last commit.
     struct Progress: Equatable, Sendable {
@@ -234,8 +234,8 @@ final class TimerWheel {
             let hour = TimerBucket.Level.hour.width
             let day = TimerBucket.Level.day.width
             minutes = now.roundedDown(to: minute) + 2 * minute
-            hours = (minutes + splitAheadMillis).roundedDown(to: hour) + hour
-            days = (hours + splitAheadMillis).roundedDown(to: day) + day
+            hours = (minutes + splitAheadMilliseconds).roundedDown(to: hour) + hour
+            days = (hours + splitAheadMilliseconds).roundedDown(to: day) + day
         }
     }
 

@@ -7,25 +7,25 @@ import RemotingTransport
 import StoreFormat
 
 extension TransactionalMessageService {
-    func later(_ millis: Int64) { arm(at: environment.now() + millis) }
+    func later(_ milliseconds: Int64) { arm(at: environment.now() + milliseconds) }
 
     func arm() {
         guard let wake = open?.nextWake else { return }
         arm(at: wake)
     }
 
-    func arm(at millis: Int64) {
-        guard isRunning, task == nil || millis < taskAtMillis else { return }
+    func arm(at milliseconds: Int64) {
+        guard isRunning, task == nil || milliseconds < taskAtMilliseconds else { return }
         task?.cancel()
-        taskAtMillis = millis
-        let sleep = min(max(0, millis -| environment.now()), Self.sleepMaxMillis)
+        taskAtMilliseconds = milliseconds
+        let sleep = min(max(0, milliseconds -| environment.now()), Self.sleepMaxMilliseconds)
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         task = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
     }
 
     func check() {
         task = nil
-        taskAtMillis = Int64.max
+        taskAtMilliseconds = Int64.max
         catchUp.run(in: environment.slices) { [unowned self] in
             checkSome()
         } then: { [unowned self] in
@@ -70,7 +70,7 @@ extension TransactionalMessageService {
             return
         }
         guard storeAgain(topic: TopicNames.half, checks: half.checks +| 1, origin: half.origin) else {
-            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            open?.postpone(half.queueOffset, until: now + Self.retryMilliseconds)
             return
         }
         storeOp(half.queueOffset)
@@ -81,7 +81,7 @@ extension TransactionalMessageService {
         switch lookAtRecord(at: half.physicalOffset) {
         case .found: return true
         case .unreadable:
-            open?.postpone(half.queueOffset, until: now +| Self.retryMillis)
+            open?.postpone(half.queueOffset, until: now +| Self.retryMilliseconds)
             return false
         case .deleted:
             // A kill came between the withdrawal and its outcome.
@@ -108,7 +108,7 @@ extension TransactionalMessageService {
             storeAgain(
                 topic: TopicNames.transactionCheckMaxTime, checks: half.checks, origin: half.origin)
         else {
-            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            open?.postpone(half.queueOffset, until: now + Self.retryMilliseconds)
             return
         }
         environment.logger.error(

@@ -22,8 +22,8 @@ final class TransactionalMessageService: WaitingObserver {
     static let readBatch = 1000
     /// More than the log is written in one tick.
     static let tornWriteMax: Int64 = 64 << 20
-    static let retryMillis: Int64 = 1000
-    static let sleepMaxMillis: Int64 = 30_000
+    static let retryMilliseconds: Int64 = 1000
+    static let sleepMaxMilliseconds: Int64 = 30_000
     /// Moved to the log's end between two looks at the disk.
     static let moveBytesMax = 16 << 20
 
@@ -54,7 +54,7 @@ final class TransactionalMessageService: WaitingObserver {
     private var durable: (half: Int64, op: Int64) = (-1, -1)
 
     var task: Scheduled<Void>?
-    var taskAtMillis = Int64.max
+    var taskAtMilliseconds = Int64.max
     var scratch: [UInt8] = []
     private(set) var isRunning = false
 
@@ -490,7 +490,7 @@ final class TransactionalMessageService: WaitingObserver {
             environment.logger.error(
                 "the outcome of half message \(halfOffset) was not stored, tried again: \(refusal)")
             owedOps.append((halfOffset, late))
-            later(Self.retryMillis)
+            later(Self.retryMilliseconds)
             return 0
         }
     }

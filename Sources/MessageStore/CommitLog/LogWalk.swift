@@ -32,8 +32,8 @@ final class LogWalk {
 
     /// Visits one buffer's worth of what begins in `start ..< end`.
     /// - Parameter start: the beginning of a record.
-    /// - Returns: where the next step begins, after the last record visited and always behind `start`, unless the next
-    ///   one reads more at once; nil when the log file was deleted.
+    /// - Returns: where the next step begins; nil when the log file was deleted. It begins after the last record
+    ///   visited and always behind `start`, unless the next one reads more at once.
     func step(
         from start: PhysicalOffset, to end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)],
         _ visit: (LogWalkFinding) throws(SystemError) -> Void

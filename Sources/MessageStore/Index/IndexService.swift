@@ -101,7 +101,7 @@ final class IndexService {
         return index
     }
 
-    /// `UtilAll.timeMillisToHumanString`: local time.
+    /// `UtilAll.timeMillisecondsToHumanString`: local time.
     static func name(milliseconds: Int64) -> String {
         var seconds = time_t(milliseconds / 1000)
         var local = tm()

@@ -35,7 +35,7 @@ struct RecoveryPoint: Equatable {
         /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages
         /// prove nothing.
         case synchronizationFailed = 1
-        /// A checkpoint was under way and may have failed without being noticed: the same holds for queues and index.
+        /// A checkpoint was under way and may have failed without being noticed. The same holds for queues and index.
         /// (The log is written again after every kill.)
         case checkpointUnderWay = 2
     }

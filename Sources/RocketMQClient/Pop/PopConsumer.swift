@@ -512,7 +512,7 @@ public actor PopConsumer {
         let wait = request.waits ? options.pollWait : .zero
         var query = PopQuery(group: group, topic: source.topic)
         query.messagesMax = request.messagesMax
-        query.invisibleMillis = timeout(of: source.topic)
+        query.invisibleMilliseconds = timeout(of: source.topic)
         query.wait = wait
         query.beginsAtEnd = options.start == .last
         query.isOrdered = request.isOrdered

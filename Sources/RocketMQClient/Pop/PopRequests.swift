@@ -10,7 +10,7 @@ package struct PopQuery: Sendable {
     /// 1 to 32.
     package var messagesMax = 1
     /// How long no other client gets the messages, milliseconds.
-    package var invisibleMillis: Int64 = 60_000
+    package var invisibleMilliseconds: Int64 = 60_000
     /// How long the broker may wait for a message.
     package var wait: Duration = .zero
     /// A group without offsets begins with the last message instead of the first.
@@ -36,7 +36,7 @@ package struct PopQuery: Sendable {
     package var command: RemotingCommand {
         var fields = [
             "consumerGroup": group, "topic": topic, "queueId": "-1", "maxMsgNums": String(messagesMax),
-            "invisibleTime": String(invisibleMillis), "pollTime": String(wait.milliseconds),
+            "invisibleTime": String(invisibleMilliseconds), "pollTime": String(wait.milliseconds),
             "bornTime": String(bornTime), "initMode": beginsAtEnd ? "1" : "0", "expType": expressionType,
             "exp": expression, "order": String(isOrdered),
         ]

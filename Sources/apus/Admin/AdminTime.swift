@@ -12,7 +12,7 @@ enum AdminTime {
     }
 
     /// `2026-11-21 17:17:01,123`
-    static func millis(_ milliseconds: Int64) -> String {
+    static func milliseconds(_ milliseconds: Int64) -> String {
         let rest = String(milliseconds % 1000 + 1000).dropFirst()
         return "\(seconds(milliseconds)),\(rest)"
     }

@@ -319,7 +319,7 @@ struct BrokerConsumeStats: ShowingCommand {
     @Option(
         name: [.customShort("t"), .customLong("timeoutMillis")], parsing: .unconditional,
         help: "How long to wait for the answer.")
-    var timeoutMillis: Int64 = 50_000
+    var timeoutMilliseconds: Int64 = 50_000
     @Option(
         name: [.customShort("l"), .customLong("level")], parsing: .unconditional,
         help: "Only queues that are at least so far behind.")
@@ -330,7 +330,7 @@ struct BrokerConsumeStats: ShowingCommand {
     var order = false
 
     func ask(_ client: AdminClient) async throws -> BrokerProgress {
-        try await client.progress(ofBroker: broker, onlyOrdered: order, timeout: .milliseconds(timeoutMillis))
+        try await client.progress(ofBroker: broker, onlyOrdered: order, timeout: .milliseconds(timeoutMilliseconds))
     }
 
     /// The queues that are far enough behind, of those the group has consumed from.

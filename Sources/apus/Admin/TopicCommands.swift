@@ -128,7 +128,7 @@ struct TopicStatus: ShowingCommand {
             + value.map { row in
                 columns.line(
                     front(row.queue.brokerName, 32), String(row.queue.queueID), String(row.minOffset),
-                    String(row.maxOffset), row.lastUpdated > 0 ? AdminTime.millis(row.lastUpdated) : "")
+                    String(row.maxOffset), row.lastUpdated > 0 ? AdminTime.milliseconds(row.lastUpdated) : "")
             }
     }
 

@@ -57,9 +57,9 @@ struct MessageShow: AsyncParsableCommand {
         var lines = ["message \(status.uniqueID ?? status.offsetMessageID)"]
         lines.append(
             "  \(place.queue.topic) queue \(place.queue.queueID) offset \(place.offset), stored "
-                + AdminTime.millis(status.storeTimestamp))
+                + AdminTime.milliseconds(status.storeTimestamp))
         if let topic = status.waitsFor {
-            let until = status.waitsUntil.map { "until \(AdminTime.millis($0))" } ?? "for its transaction"
+            let until = status.waitsUntil.map { "until \(AdminTime.milliseconds($0))" } ?? "for its transaction"
             lines.append("  waits \(until), then goes to \(topic)")
         }
         if let mode = status.topicMode { lines.append("  mode of the topic: \(mode.rawValue)") }
@@ -72,29 +72,29 @@ struct MessageShow: AsyncParsableCommand {
             default: lines.append("  deleted: it is not delivered any more")
             }
         }
-        for edit in status.edits { lines.append("  \(AdminTime.millis(edit.at))  \(text(edit))") }
+        for edit in status.edits { lines.append("  \(AdminTime.milliseconds(edit.at))  \(text(edit))") }
         if status.groups.isEmpty { lines.append("  no group consumes its topic") }
         for group in status.groups {
             lines.append("")
             lines.append("\(group.name) (\(group.mode)): \(state(group))")
-            for step in group.trail { lines.append("  \(AdminTime.millis(step.at))  \(text(step))") }
+            for step in group.trail { lines.append("  \(AdminTime.milliseconds(step.at))  \(text(step))") }
             if group.stepsLeftOut > 0 { lines.append("  \(group.stepsLeftOut) steps in between are left out") }
         }
         if status.groupsLeftOut > 0 { lines += ["", "\(status.groupsLeftOut) more groups: name one with --group"] }
         if let begins = status.trailBegins, begins > status.storeTimestamp {
-            lines += ["", "steps before \(AdminTime.millis(begins)) are not kept any more"]
+            lines += ["", "steps before \(AdminTime.milliseconds(begins)) are not kept any more"]
         }
         return lines
     }
 
     private static func state(_ group: MessageStatus.Group) -> String {
         var text = group.state
-        let until = group.until.map { AdminTime.millis($0) }
+        let until = group.until.map { AdminTime.milliseconds($0) }
         let attempts = group.attempts.map { "\($0)" } ?? "?"
         switch group.state {
         case "ING":
             text += " \(group.client ?? "a client") has it"
-            if let since = group.since { text += " since \(AdminTime.millis(since))" }
+            if let since = group.since { text += " since \(AdminTime.milliseconds(since))" }
             if let until { text += ", until \(until)" }
             text += " (delivery \(attempts))"
         case "NEW": if let client = group.client { text += " (the queue is locked by \(client))" }
@@ -131,7 +131,7 @@ struct MessageShow: AsyncParsableCommand {
     }
 
     private static func text(_ step: MessageStatus.Step) -> String {
-        let until = step.until.map { AdminTime.millis($0) } ?? "?"
+        let until = step.until.map { AdminTime.milliseconds($0) } ?? "?"
         let client = step.client ?? "a client"
         return switch step.event {
         case "DELIVERED": "delivered to \(client), until \(until)"

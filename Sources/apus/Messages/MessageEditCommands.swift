@@ -44,7 +44,7 @@ struct EditedMessageOptions: ParsableArguments {
     /// Each fit for a terminal.
     static func lines(_ edit: MessageEdit, _ edited: EditedMessage) -> [String] {
         let place = "\(edited.place.queue.topic) queue \(edited.place.queue.queueID) offset \(edited.place.offset)"
-        let until = edited.deliverAt.map { "; it waits until \(AdminTime.millis($0))" } ?? ""
+        let until = edited.deliverAt.map { "; it waits until \(AdminTime.milliseconds($0))" } ?? ""
         var lines: [String]
         switch edit.operation {
         case .edit: lines = ["edited: version \(edited.version) at \(place)\(until)"]

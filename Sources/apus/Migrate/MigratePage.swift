@@ -39,7 +39,7 @@ struct MigratePage {
         let content =
             log.isEmpty
             ? "no message"
-            : "offsets \(log.first) to \(log.end), newest message \(AdminTime.seconds(log.newestMillis))"
+            : "offsets \(log.first) to \(log.end), newest message \(AdminTime.seconds(log.newestMilliseconds))"
         var lines = ["store \(report.folder)"]
         lines += Self.wrapped("  last run by  ", "\(writer) (\(report.writerSign))")
         lines.append("  stopped      " + (report.isClean ? "in order" : "not in order (there is a file abort)"))
@@ -104,15 +104,15 @@ struct MigratePage {
             "delayed       ",
             delays.isEmpty
                 ? "none waits"
-                : delays.map { "\($0.pending) in level \($0.level)\(Self.shown($0.delayMillis))" }
+                : delays.map { "\($0.pending) in level \($0.level)\(Self.shown($0.delayMilliseconds))" }
                     .joined(separator: ", "))
         let timers = report.timers
         lines += Self.wrapped(
             "timers        ",
             timers.pending == 0
                 ? "none waits"
-                : "\(timers.pending) wait, due \(AdminTime.seconds(timers.firstDueMillis)) to "
-                    + AdminTime.seconds(timers.lastDueMillis))
+                : "\(timers.pending) wait, due \(AdminTime.seconds(timers.firstDueMilliseconds)) to "
+                    + AdminTime.seconds(timers.lastDueMilliseconds))
         let edits = report.edits
         let editedCount = edits.changed + edits.deleted + edits.behind
         if editedCount > 0 {
@@ -129,8 +129,8 @@ struct MigratePage {
         return lines
     }
 
-    private static func shown(_ millis: Int64?) -> String {
-        guard let seconds = millis.map({ $0 / 1000 }) else { return "" }
+    private static func shown(_ milliseconds: Int64?) -> String {
+        guard let seconds = milliseconds.map({ $0 / 1000 }) else { return "" }
         if seconds % 3600 == 0 { return " (\(seconds / 3600) h)" }
         return seconds % 60 == 0 ? " (\(seconds / 60) min)" : " (\(seconds) s)"
     }
@@ -239,15 +239,16 @@ struct MigratePage {
         .fields([
             ("folder", .string(report.log.folder)), ("files", .integer(report.log.files)),
             ("fileSize", .integer(report.log.fileSize)), ("first", .integer(report.log.first)),
-            ("end", .integer(report.log.end)), ("newest", .integer(report.log.newestMillis)),
+            ("end", .integer(report.log.end)), ("newest", .integer(report.log.newestMilliseconds)),
             ("unqueued", .integer(report.log.unqueued)), ("isEmpty", .bool(report.log.isEmpty)),
         ])
     }
 
     private var timers: JSONValue {
         .fields([
-            ("pending", .integer(report.timers.pending)), ("firstDue", .integer(report.timers.firstDueMillis)),
-            ("lastDue", .integer(report.timers.lastDueMillis)), ("onlyInApus", .integer(report.timers.onlyInApus)),
+            ("pending", .integer(report.timers.pending)), ("firstDue", .integer(report.timers.firstDueMilliseconds)),
+            ("lastDue", .integer(report.timers.lastDueMilliseconds)),
+            ("onlyInApus", .integer(report.timers.onlyInApus)),
             ("deliveredAgain", .integer(report.timers.deliveredAgain)),
             ("restored", .integer(report.timers.restored)),
         ])

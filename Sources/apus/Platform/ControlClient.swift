@@ -43,7 +43,7 @@ struct ControlClient {
     }
 
     /// How long a supervisor may take to answer: it does nothing that takes long.
-    static let answerMillisMax: Int32 = 10_000
+    static let answerMillisecondsMax: Int32 = 10_000
     /// A longer line is no answer of a supervisor's.
     private static let answerBytesMax = 16 << 20
 
@@ -54,7 +54,8 @@ struct ControlClient {
         var answer: [UInt8] = []
         while answer.last != UInt8(ascii: "\n") {
             var polled = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
-            guard try call("poll", "control socket", { poll(&polled, 1, ControlClient.answerMillisMax) }) == 1 else {
+            guard try call("poll", "control socket", { poll(&polled, 1, ControlClient.answerMillisecondsMax) }) == 1
+            else {
                 throw SystemError(errno: ETIMEDOUT, call: "read", subject: "control socket")
             }
             let piece = try receive()

@@ -24,10 +24,10 @@ struct Status: ParsableCommand {
             var index: Int64
             var pid: Int64
             var state: String
-            var uptimeMillis: Int64
+            var uptimeMilliseconds: Int64
             var restarts: Int64
             var rssBytes: Int64
-            var cpuMillis: Int64
+            var cpuMilliseconds: Int64
             var detail: String
             var status: String
             /// What keeps it from doing all its work; empty when it serves.
@@ -41,10 +41,10 @@ struct Status: ParsableCommand {
                 index = number("index")
                 pid = number("pid")
                 state = text("state")
-                uptimeMillis = number("uptimeMillis")
+                uptimeMilliseconds = number("uptimeMillis")
                 restarts = number("restarts")
                 rssBytes = number("rssBytes")
-                cpuMillis = number("cpuMillis")
+                cpuMilliseconds = number("cpuMillis")
                 detail = text("detail")
                 status = text("status")
                 trouble = text("trouble")
@@ -53,9 +53,9 @@ struct Status: ParsableCommand {
         }
         var pid: Int64
         var state: String
-        var uptimeMillis: Int64
+        var uptimeMilliseconds: Int64
         var rssBytes: Int64
-        var cpuMillis: Int64
+        var cpuMilliseconds: Int64
         var dataDirectory: String
         var nameserver: String
         var brokers: [String]
@@ -69,9 +69,9 @@ struct Status: ParsableCommand {
         init(_ json: JSONValue) {
             pid = json["pid"]?.integer ?? 0
             state = json["state"]?.string ?? ""
-            uptimeMillis = json["uptimeMillis"]?.integer ?? 0
+            uptimeMilliseconds = json["uptimeMillis"]?.integer ?? 0
             rssBytes = json["rssBytes"]?.integer ?? 0
-            cpuMillis = json["cpuMillis"]?.integer ?? 0
+            cpuMilliseconds = json["cpuMillis"]?.integer ?? 0
             dataDirectory = json["dataDirectory"]?.string ?? ""
             nameserver = json["nameserver"]?.string ?? ""
             brokers = json["brokers"]?.array?.compactMap(\.string) ?? []
@@ -98,13 +98,13 @@ struct Status: ParsableCommand {
 
     private func show(_ report: Report, _ answer: String) {
         if json { return print(answer) }
-        print("\(report.state) for \(Status.time(report.uptimeMillis)), data in \(report.dataDirectory)")
+        print("\(report.state) for \(Status.time(report.uptimeMilliseconds)), data in \(report.dataDirectory)")
         print("name server \(report.nameserver), broker \(report.brokers.joined(separator: ", "))")
         print("")
         var rows = [["WORKER", "PID", "STATE", "UP", "RESTARTS", "RSS", "CPU", ""]]
         rows.append([
-            "supervisor", String(report.pid), report.state, Status.time(report.uptimeMillis), "",
-            Status.size(report.rssBytes), Status.cpu(report.cpuMillis), "",
+            "supervisor", String(report.pid), report.state, Status.time(report.uptimeMilliseconds), "",
+            Status.size(report.rssBytes), Status.cpu(report.cpuMilliseconds), "",
         ])
         for worker in report.workers {
             var note = worker.status.isEmpty ? worker.detail : worker.status
@@ -112,14 +112,14 @@ struct Status: ParsableCommand {
             if !worker.trouble.isEmpty { note = "\(worker.trouble); \(note)" }
             if worker.state != "ready", !worker.lastFailure.isEmpty { note = worker.lastFailure }
             // Why it is not the process it was, while that is news.
-            if worker.state == "ready", worker.uptimeMillis < 3_600_000, !worker.lastFailure.isEmpty {
+            if worker.state == "ready", worker.uptimeMilliseconds < 3_600_000, !worker.lastFailure.isEmpty {
                 note += "; before: \(worker.lastFailure)"
             }
             rows.append([
                 "\(worker.kind)-\(worker.index)", worker.pid == 0 ? "-" : String(worker.pid), worker.state,
-                worker.pid == 0 ? "-" : Status.time(worker.uptimeMillis), String(worker.restarts),
+                worker.pid == 0 ? "-" : Status.time(worker.uptimeMilliseconds), String(worker.restarts),
                 worker.pid == 0 ? "-" : Status.size(worker.rssBytes),
-                worker.pid == 0 ? "-" : Status.cpu(worker.cpuMillis), note,
+                worker.pid == 0 ? "-" : Status.cpu(worker.cpuMilliseconds), note,
             ])
         }
         print(Status.table(rows))
@@ -140,10 +140,10 @@ struct Status: ParsableCommand {
         }.joined(separator: "\n")
     }
 
-    static func time(_ millis: Int64) -> String {
-        let seconds = millis / 1000
+    static func time(_ milliseconds: Int64) -> String {
+        let seconds = milliseconds / 1000
         return switch seconds {
-        case ..<10: "\(fixed(Double(millis) / 1000, 1)) s"
+        case ..<10: "\(fixed(Double(milliseconds) / 1000, 1)) s"
         case ..<120: "\(seconds) s"
         case ..<7200: "\(seconds / 60) min"
         case ..<172_800: "\(seconds / 3600) h"
@@ -153,5 +153,5 @@ struct Status: ParsableCommand {
 
     static func size(_ bytes: Int64) -> String { "\(fixed(Double(bytes) / 1_048_576, 1)) MB" }
 
-    static func cpu(_ millis: Int64) -> String { "\(fixed(Double(millis) / 1000, 2)) s" }
+    static func cpu(_ milliseconds: Int64) -> String { "\(fixed(Double(milliseconds) / 1000, 2)) s" }
 }

@@ -47,7 +47,7 @@ import Testing
             [
                 "a": "P", "b": "Double", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "0", "h": "0", "m": "false",
             ], body: [1])
-        #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMillis: 50) }
+        #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMilliseconds: 50) }
         try harness.onLoop { broker in
             harness.platform.slaves.ackOffset = broker.store.writtenOffset.rawValue
             broker.slavesMoved()

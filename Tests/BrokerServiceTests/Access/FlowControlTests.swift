@@ -59,7 +59,7 @@ import Testing
         #expect(Date().timeIntervalSince(began) < 1)
         disk.isStuck = false
         for number in 1...count {
-            let answer = try producer.receive(timeoutMillis: 20_000)
+            let answer = try producer.receive(timeoutMilliseconds: 20_000)
             guard answer.code == 0, answer.opaque == Int32(number), answer.extFields["queueOffset"] == String(number)
             else {
                 Issue.record("answer \(number) is \(answer.opaque) with code \(answer.code) \(answer.extFields)")
@@ -93,7 +93,7 @@ import Testing
         }
         disk.isStuck = false
         var accepted = 0
-        for _ in 0..<500 where try producer.receive(timeoutMillis: 20_000).code == 0 { accepted += 1 }
+        for _ in 0..<500 where try producer.receive(timeoutMilliseconds: 20_000).code == 0 { accepted += 1 }
         #expect(accepted >= 300)
         #expect(try other.send(topic: "Flood").code == 0)
         #expect(

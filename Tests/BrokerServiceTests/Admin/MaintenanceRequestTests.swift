@@ -164,7 +164,7 @@ import Testing
                 return queue?.minOffset.rawValue == 40 && queue?.maxOffset.rawValue == 40
             }
         }
-        for time in [0, RawConnection.nowMillis, 4_000_000_000_000] {
+        for time in [0, RawConnection.nowMilliseconds, 4_000_000_000_000] {
             let found = try connection.invoke(
                 .searchOffsetByTimestamp, ["topic": "Old", "queueId": "0", "timestamp": String(time)])
             #expect(found.extFields["offset"] == "40")

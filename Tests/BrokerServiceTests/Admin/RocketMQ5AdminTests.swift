@@ -272,7 +272,7 @@ import WorkerProtocol
                 body[at..<min(at + 8, body.count)].reduce(0) { $0 << 8 | Int64($1) }
             }
         }
-        let now = RawConnection.nowMillis
+        let now = RawConnection.nowMilliseconds
         let first = try checkpoint(client)
         #expect(first[0] <= now + 1000 && first[0] > now - 10_000)
         #expect(first[1] == 0 && first[2] == 4 && first[3] == 4)

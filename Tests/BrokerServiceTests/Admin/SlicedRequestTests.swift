@@ -129,7 +129,7 @@ struct SlicedRequestTests {
         #expect(count >= Self.queues / 24 - 1)
         for (index, member) in members.enumerated() {
             var resets: [RemotingCommand] = []
-            while let frame = try? member.receive(timeoutMillis: resets.isEmpty ? 5000 : 100) {
+            while let frame = try? member.receive(timeoutMilliseconds: resets.isEmpty ? 5000 : 100) {
                 if frame.code == RequestCode.resetConsumerClientOffset.rawValue { resets.append(frame) }
             }
             #expect(resets.count == 1)
@@ -249,7 +249,7 @@ struct SlicedRequestTests {
         let harness = try BrokerHarness(clock: clock)
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let due = String(RawConnection.nowMillis + 60_000)
+        let due = String(RawConnection.nowMilliseconds + 60_000)
         for number in 0..<600 {
             for properties in ["TIMER_DELIVER_MS=\(due)", "DELAY=5"] {
                 try connection.post(

@@ -32,7 +32,7 @@ import Testing
             // 100 ms on a quiet machine; the figure is measured elsewhere.
             #expect(Date().timeIntervalSince(began) < 1, "\(what)")
         }
-        _ = try? stays.request(.notifyConsumerIDsChanged, timeoutMillis: 100)
+        _ = try? stays.request(.notifyConsumerIDsChanged, timeoutMilliseconds: 100)
         let leaves = try harness.connect()
         try told("join") { try join(leaves, "leaves") }
         #expect(try members(stays) == ["stays", "leaves"])
@@ -79,8 +79,10 @@ import Testing
         #expect(try members(beats) == ["silent", "beats"])
         try harness.onLoop { _ in clock.shift = 125_000 }
         try eventually(within: .seconds(40)) { try members(beats) == ["beats"] }
-        #expect(throws: RawConnection.Closed.self) { while true { _ = try silent.receive(timeoutMillis: 2000) } }
-        #expect(throws: RawConnection.Closed.self) { while true { _ = try producer.receive(timeoutMillis: 2000) } }
+        #expect(throws: RawConnection.Closed.self) { while true { _ = try silent.receive(timeoutMilliseconds: 2000) } }
+        #expect(throws: RawConnection.Closed.self) {
+            while true { _ = try producer.receive(timeoutMilliseconds: 2000) }
+        }
         let gone = try beats.invoke(.getProducerConnectionList, ["producerGroup": "Lonely"])
         #expect(gone.code == ResponseCode.systemError.rawValue)
     }

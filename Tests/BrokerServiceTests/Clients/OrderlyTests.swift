@@ -100,7 +100,7 @@ import Testing
                 .pullMessage,
                 RawConnection.pullFields(
                     topic: "Orderly", queueID: queueID, offset: queueID == 0 ? 1 : 0, group: group,
-                    suspendMillis: 15_000))
+                    suspendMilliseconds: 15_000))
         }
         let given = try pull(member.connection, 0)
         for (connection, queueID, group) in [

@@ -107,7 +107,7 @@ struct DelayTests {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let now = RawConnection.nowMillis
+        let now = RawConnection.nowMilliseconds
         _ = try send(connection, "T", "TIMER_DELIVER_MS=\(now + 900)", body: "900")
         _ = try send(connection, "T", "TIMER_DELAY_MS=400", body: "400")
         _ = try send(connection, "T", "TIMER_DELAY_SEC=1", body: "1000")
@@ -164,7 +164,7 @@ struct DelayTests {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let now = RawConnection.nowMillis
+        let now = RawConnection.nowMilliseconds
         for index in 0..<30 {
             _ = try send(connection, "T", "TIMER_DELIVER_MS=\(now + Int64(index) * 60)", body: "\(index)")
         }

@@ -18,7 +18,7 @@ import Testing
         #expect(made.code == ResponseCode.slaveNotAvailable.rawValue, "\(made)")
         #expect(made.extFields["version"] == "2" && made.extFields["msgId"]?.count == 32)
         #expect(try connection.all("T").map(\.body) == ["edited"])
-        let due = RawConnection.nowMillis + 3_600_000
+        let due = RawConnection.nowMilliseconds + 3_600_000
         let timed = try connection.send(
             topic: "T", properties: RawConnection.properties("UNIQ_KEY=u;TIMER_DELIVER_MS=\(due)"))
         let handle = try #require(timed.extFields["recallHandle"], "\(timed)")

@@ -24,7 +24,7 @@ import Testing
         defer { try? harness.end() }
         let connection = try harness.connect()
         for body in ["first", "second"] { try connection.send("T", body, "UNIQ_KEY=u") }
-        let due = String(RawConnection.nowMillis + 3_600_000)
+        let due = String(RawConnection.nowMilliseconds + 3_600_000)
         for (operation, fields) in [
             ("edit", ["tags": "a"]), ("delete", [:]), ("cancel", [:]), ("reschedule", ["deliverAt": due]),
             ("retries", ["retries": "1"]),
@@ -51,7 +51,7 @@ import Testing
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let due = RawConnection.nowMillis + 3_600_000
+        let due = RawConnection.nowMilliseconds + 3_600_000
         for number in 0..<3 {
             try connection.send("T", "m", "UNIQ_KEY=u;TIMER_DELIVER_MS=\(number < 2 ? due : due + 1)")
         }
@@ -168,9 +168,9 @@ import Testing
         let connection = try harness.connect()
         let producer = try harness.connect()
         try producer.heartbeat("c1", producerGroup: "PG")
-        func check(after millis: Int64) throws -> Int {
+        func check(after milliseconds: Int64) throws -> Int {
             try harness.onLoop { broker in
-                clock.shift += millis
+                clock.shift += milliseconds
                 broker.kinds.transactions.check()
                 return broker.kinds.transactions.openCount
             }
@@ -225,7 +225,7 @@ import Testing
         _ = try connection.prepare("T", "half", body: "m")
         refuses(try connection.edit("resend", id("half")), "only its producer knows")
         // Those of the broker lead back: a delayed message, a timer message.
-        let due = RawConnection.nowMillis + 3_600_000
+        let due = RawConnection.nowMilliseconds + 3_600_000
         try connection.send("T", "timed", "UNIQ_KEY=timed;TIMER_DELIVER_MS=\(due)")
         try connection.send("T", "delayed", "UNIQ_KEY=delayed;DELAY=18")
         for key in ["timed", "delayed"] {

@@ -16,7 +16,7 @@ import Testing
         let harness = try BrokerHarness([("messageDelayLevel", "1h"), ("transactionTimeOut", "60000")])
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let properties = kind == "timer" ? "TIMER_DELIVER_MS=\(RawConnection.nowMillis + 3_600_000)" : kind
+        let properties = kind == "timer" ? "TIMER_DELIVER_MS=\(RawConnection.nowMilliseconds + 3_600_000)" : kind
         try connection.send("T", "m", "UNIQ_KEY=u;" + properties)
         #expect(try connection.row("G", ofMessage: id("u"))?["status"]?.string == "WAITING")
         #expect(try connection.edit("cancel", id("u")).code == 0)
@@ -66,7 +66,7 @@ import Testing
         #expect(try connection.edit("edit", RawConnection.place("T", 0), body: "again").code == 0)
         #expect(try state() == ("FAIL", ["SENT_BACK", "SENT_BACK"]))
         // A copy with another time waits among the timer messages.
-        let due = RawConnection.nowMillis + 7_200_000
+        let due = RawConnection.nowMilliseconds + 7_200_000
         let copy = RawConnection.place("SCHEDULE_TOPIC_XXXX", 1)
         #expect(try connection.edit("reschedule", copy, ["deliverAt": String(due)]).code == 0)
         let row = try connection.row("G", ofMessage: RawConnection.place("T", 0))

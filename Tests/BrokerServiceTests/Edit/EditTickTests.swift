@@ -56,7 +56,7 @@ import WorkerProtocol
         defer { try? harness.end() }
         let connection = try harness.connect()
         try connection.send("T", "sent")
-        let due = String(RawConnection.nowMillis + 3_600_000)
+        let due = String(RawConnection.nowMilliseconds + 3_600_000)
         let other = RawConnection.editCommand(
             second, RawConnection.place("T", 0), second == "reschedule" ? ["deliverAt": due] : [:],
             body: second == "edit" ? "other" : nil)
@@ -110,12 +110,12 @@ import WorkerProtocol
 
     /// Has the edit arrive while the broker stands still so long, milliseconds.
     private func turn(
-        _ harness: BrokerHarness, _ connection: RawConnection, _ edit: RemotingCommand, standing millis: UInt32
+        _ harness: BrokerHarness, _ connection: RawConnection, _ edit: RemotingCommand, standing milliseconds: UInt32
     ) throws -> RemotingCommand {
         try harness.whileItStands {
             try connection.send(RawConnection.bytes(edit))
             // Time passes, in which the message becomes due.
-            usleep(millis * 1000)
+            usleep(milliseconds * 1000)
         }
         return try connection.receive()
     }

@@ -260,9 +260,9 @@ struct FilterWindowTests {
         _ = try producer.send(topic: "Held", body: "no", properties: "TAGS\u{1}N")
         try consumer.post(
             .pullMessage,
-            RawConnection.pullFields(topic: "Held", subscription: "m", type: "SQL92", suspendMillis: 15_000))
+            RawConnection.pullFields(topic: "Held", subscription: "m", type: "SQL92", suspendMilliseconds: 15_000))
         for _ in 0..<20 { _ = try producer.send(topic: "Held", body: "no", properties: "TAGS\u{1}N") }
-        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
+        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMilliseconds: 100) }
         _ = try producer.send(topic: "Held", body: "yes", properties: "TAGS\u{1}M")
         let answer = try consumer.receive()
         #expect(answer.code == 0)

@@ -212,7 +212,7 @@ private final class Player {
         case .consumerSendMessageBack, .viewMessageByID: name = "offset"
         case .searchOffsetByTimestamp where command.extFields["timestamp"] != "0":
             name = "timestamp"
-            places[command.extFields[name] ?? ""] = String(RawConnection.nowMillis + 1000)
+            places[command.extFields[name] ?? ""] = String(RawConnection.nowMilliseconds + 1000)
         case .recallMessage: name = "recallHandle"
         case .pullMessage where suspendMax > 0:
             name = "suspendTimeoutMillis"
@@ -222,7 +222,7 @@ private final class Player {
             let properties = command.extFields["i"] ?? ""
             let born = Int64(command.extFields["g"] ?? "") ?? 0
             command.extFields["i"] = properties.replacing(/TIMER_DELIVER_MS\x{1}(\d+)/) { match in
-                "TIMER_DELIVER_MS\u{1}\(RawConnection.nowMillis + (Int64(match.1) ?? 0) - born)"
+                "TIMER_DELIVER_MS\u{1}\(RawConnection.nowMilliseconds + (Int64(match.1) ?? 0) - born)"
             }
             var buffer = ByteBuffer()
             command.encode(into: &buffer, serialization: frame.serialization)
@@ -245,7 +245,7 @@ private final class Player {
         }
         let open = try #require(connections[connection])
         while true {
-            let frame = try open.receive(timeoutMillis: 10_000)
+            let frame = try open.receive(timeoutMilliseconds: 10_000)
             if isWanted(frame) { return frame }
             received[connection, default: []].append(frame)
         }

@@ -134,7 +134,7 @@ struct RetentionHoldTests {
         }
         disk.usedRatio = nil
         try harness.onLoop { $0.reload(settings: [("transactionTimeOut", "100")]) }
-        let check = try connection.request(.checkTransactionState, timeoutMillis: 20_000)
+        let check = try connection.request(.checkTransactionState, timeoutMilliseconds: 20_000)
         #expect(check.extFields["msgId"] == "moved")
         let message = try #require(Consumed.all(check.body).first)
         #expect(message.body == "moved")

@@ -118,7 +118,7 @@ struct TableWritingTests {
                     "h": "0", "i": "", "j": "0", "k": "false", "m": "false",
                 ], body: [1])
         }
-        let answers = try (0..<400).map { _ in try connection.receive(timeoutMillis: 30_000) }
+        let answers = try (0..<400).map { _ in try connection.receive(timeoutMilliseconds: 30_000) }
         let refused = answers.first { $0.code != 0 }
         #expect(refused?.code == ResponseCode.systemBusy.rawValue)
         #expect(refused?.remark?.contains("a second") == true)

@@ -104,7 +104,7 @@ import WorkerProtocol
                 try connection.pop(RawConnection.popFields(topic: "Change")).messages.map(\.offset) == [1])
             #expect(throws: RawConnection.TimedOut.self) {
                 try connection.post(.popMessage, RawConnection.popFields(topic: "Change", poll: 5000))
-                _ = try connection.receive(timeoutMillis: 600)
+                _ = try connection.receive(timeoutMilliseconds: 600)
             }
             #expect(try connection.acknowledge(longer, topic: "Change") == 0)
             #expect(try connection.committed(topic: "Change") == 1)
@@ -125,7 +125,7 @@ import WorkerProtocol
                 .pollingInfo, ["consumerGroup": "G", "topic": "Wake", "queueId": "-1"])
             #expect(asked.extFields["pollingNum"] == "3")
             _ = try producer.send(topic: "Wake", queueID: 1, body: "second")
-            let answers = waiting.compactMap { try? $0.receive(timeoutMillis: 300) }
+            let answers = waiting.compactMap { try? $0.receive(timeoutMilliseconds: 300) }
             #expect(answers.count == 1)
             let bodies = try answers.map { try PopReply($0).bodies }
             #expect(bodies == [["second"]])
@@ -251,7 +251,7 @@ import WorkerProtocol
                     ? connection.invoke(.deleteSubscriptionGroup, ["groupName": "G", "cleanOffset": "true"])
                     : connection.invoke(.deleteTopicInBroker, ["topic": "Gone"])
                 #expect(deleted.code == 0)
-                let answer = try waiting.receive(timeoutMillis: 5000)
+                let answer = try waiting.receive(timeoutMilliseconds: 5000)
                 #expect(answer.code == ResponseCode.pollingTimeout.rawValue)
                 #expect(try harness.onLoop { $0.claims.store.tables.count } == 0)
                 for index in 0..<3 { _ = try connection.send(topic: "Gone", body: "new \(index)") }
@@ -316,7 +316,7 @@ import WorkerProtocol
             #expect(try connection.pop(RawConnection.popFields(topic: "Look")).messages.count == 2)
             let waiting = try harness.connect()
             try waiting.post(.notification, question)
-            #expect(throws: RawConnection.TimedOut.self) { try waiting.receive(timeoutMillis: 150) }
+            #expect(throws: RawConnection.TimedOut.self) { try waiting.receive(timeoutMilliseconds: 150) }
             _ = try connection.send(topic: "Look")
             #expect(try waiting.receive().extFields["hasMsg"] == "true")
             #expect(try connection.pop(RawConnection.popFields(topic: "Look")).messages.count == 1)
@@ -384,7 +384,7 @@ import WorkerProtocol
         let leaving = try harness.connect()
         try leaving.post(.popMessage, RawConnection.popFields(topic: "Gone", expression: "B"))
         // A pull that waits shows when the connection has ended.
-        try leaving.post(.pullMessage, RawConnection.pullFields(topic: "Gone", offset: 2, suspendMillis: 15_000))
+        try leaving.post(.pullMessage, RawConnection.pullFields(topic: "Gone", offset: 2, suspendMilliseconds: 15_000))
         try eventually("the pull waits") { try harness.onLoop { $0.heldPulls } == 1 }
         try eventually("the expression is compiled") { !compilations.withLockedValue { $0.isEmpty } }
         leaving.close()

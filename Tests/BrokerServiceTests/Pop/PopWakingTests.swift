@@ -119,7 +119,7 @@ import WorkerProtocol
         try waiting.post(.popMessage, RawConnection.popFields(topic: "T", queueID: 0, poll: 10_000))
         try eventually("a pop waits") { try harness.onLoop { $0.popWaiters.count } == 1 }
         _ = try connection.send(topic: "T", body: "new")
-        #expect(throws: RawConnection.TimedOut.self) { try waiting.receive(timeoutMillis: 100) }
+        #expect(throws: RawConnection.TimedOut.self) { try waiting.receive(timeoutMilliseconds: 100) }
         try harness.onLoop { broker in
             let request = try #require(filter.request)
             let result: FilterCompilation =

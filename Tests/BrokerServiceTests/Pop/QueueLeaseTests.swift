@@ -55,7 +55,7 @@ import Testing
             return person
         }
 
-        func pass(_ millis: Int64) async { await broker.loop.advanceTime(by: .milliseconds(millis)) }
+        func pass(_ milliseconds: Int64) async { await broker.loop.advanceTime(by: .milliseconds(milliseconds)) }
 
         func restart() async throws {
             try await broker.end(cleanly: true)
@@ -159,12 +159,13 @@ import Testing
             try await leave()
         }
 
-        func renew(_ message: PoppedMessage, millis: Int) async throws -> [String: String] {
+        func renew(_ message: PoppedMessage, milliseconds: Int) async throws -> [String: String] {
             let answer = try await client.invoke(
                 .changeMessageInvisibleTime,
                 [
                     "consumerGroup": "G", "topic": "T", "queueId": String(message.queueID),
-                    "offset": String(message.offset), "extraInfo": message.handle, "invisibleTime": String(millis),
+                    "offset": String(message.offset), "extraInfo": message.handle,
+                    "invisibleTime": String(milliseconds),
                 ])
             #expect(answer.code == 0)
             return answer.extFields
@@ -481,8 +482,8 @@ import Testing
             #expect(try await second.pop(poll: 60_000).isEmpty)
             await stage.pass(8100)
             #expect(try await second.got() == ["m0"])
-            #expect(try await first.renew(first.inHand[2], millis: 9000).isEmpty)
-            #expect(try await second.renew(second.inHand[0], millis: 9000)["popTime"] != nil)
+            #expect(try await first.renew(first.inHand[2], milliseconds: 9000).isEmpty)
+            #expect(try await second.renew(second.inHand[0], milliseconds: 9000)["popTime"] != nil)
             #expect(try await stage.leases["lease_T@G"]?.hasPrefix("0 second") == true)
             first.inHand.removeFirst()
             try await first.acknowledge()

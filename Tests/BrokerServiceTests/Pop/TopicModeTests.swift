@@ -28,7 +28,7 @@ import Testing
                 try connection.invoke(.getTopicConfig, ["topic": "T"]).json()["attributes"]?.text()
             }
             #expect(try attributes() == #"{"apus.mode":"QUEUE","apus.timeout":"5"}"#)
-            #expect(try harness.onLoop { $0.topics["T"]?.policy.timeoutMillis } == 5000)
+            #expect(try harness.onLoop { $0.topics["T"]?.policy.timeoutMilliseconds } == 5000)
             let refused = try connection.topicRequest("T", queues: 4, "+apus.timeout=0")
             #expect(refused.remark?.contains("apus.timeout=0: it is a whole number, 1 to 86400 seconds") == true)
             let serial = try connection.topicRequest("T", queues: 1, "+apus.mode=SERIAL_QUEUE")
@@ -120,7 +120,7 @@ import Testing
     private func waitingPull(_ harness: BrokerHarness) throws -> RawConnection {
         let waiting = try harness.connect()
         try waiting.post(
-            .pullMessage, RawConnection.pullFields(topic: "T", group: "Pullers", suspendMillis: 20_000))
+            .pullMessage, RawConnection.pullFields(topic: "T", group: "Pullers", suspendMilliseconds: 20_000))
         try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
         return waiting
     }
@@ -275,8 +275,8 @@ import Testing
     /// Until it comes again, as its handle says: from its pop time on, which is later than now where two handles would
     /// be alike.
     private static func seconds(_ message: PoppedMessage) -> Int64 {
-        let millis = message.handle.split(separator: " ").dropFirst(2).first.flatMap { Int64($0) } ?? 0
-        return (millis + 50) / 1000
+        let milliseconds = message.handle.split(separator: " ").dropFirst(2).first.flatMap { Int64($0) } ?? 0
+        return (milliseconds + 50) / 1000
     }
 
     @Test("after retry.count deliveries more it is a dead letter at once, with the reason")

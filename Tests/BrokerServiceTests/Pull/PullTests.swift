@@ -20,10 +20,10 @@ import WorkerProtocol
         let consumer = try harness.connect()
         _ = try producer.send(topic: "Wake", queueID: 1, body: "first")
         let opaque = try pull(
-            consumer, RawConnection.pullFields(topic: "Wake", queueID: 1, offset: 1, suspendMillis: 15_000))
-        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
+            consumer, RawConnection.pullFields(topic: "Wake", queueID: 1, offset: 1, suspendMilliseconds: 15_000))
+        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMilliseconds: 100) }
         _ = try producer.send(topic: "Wake", queueID: 0, body: "of another queue")
-        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
+        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMilliseconds: 100) }
         let began = Date()
         _ = try producer.send(topic: "Wake", queueID: 1, body: "second")
         let answer = try consumer.receive()
@@ -42,8 +42,8 @@ import WorkerProtocol
         let producer = try harness.connect()
         let consumer = try harness.connect()
         _ = try producer.send(topic: "Empty", queueID: 0)
-        try pull(consumer, RawConnection.pullFields(topic: "Empty", queueID: 3, suspendMillis: 15_000))
-        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 50) }
+        try pull(consumer, RawConnection.pullFields(topic: "Empty", queueID: 3, suspendMilliseconds: 15_000))
+        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMilliseconds: 50) }
         _ = try producer.send(topic: "Empty", queueID: 3)
         #expect(try consumer.receive().code == 0)
     }
@@ -57,9 +57,9 @@ import WorkerProtocol
         _ = try producer.send(topic: "Tags", properties: "TAGS\u{1}A")
         try pull(
             consumer,
-            RawConnection.pullFields(topic: "Tags", offset: 1, subscription: "A || C", suspendMillis: 15_000))
+            RawConnection.pullFields(topic: "Tags", offset: 1, subscription: "A || C", suspendMilliseconds: 15_000))
         _ = try producer.send(topic: "Tags", properties: "TAGS\u{1}B")
-        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
+        #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMilliseconds: 100) }
         _ = try producer.send(topic: "Tags", body: "wanted", properties: "TAGS\u{1}C")
         let answer = try consumer.receive()
         #expect(answer.code == 0)
@@ -74,7 +74,7 @@ import WorkerProtocol
         let consumer = try harness.connect()
         _ = try consumer.send(topic: "Late")
         let began = Date()
-        try pull(consumer, RawConnection.pullFields(topic: "Late", offset: 1, suspendMillis: 400))
+        try pull(consumer, RawConnection.pullFields(topic: "Late", offset: 1, suspendMilliseconds: 400))
         let answer = try consumer.receive()
         #expect(answer.code == ResponseCode.pullNotFound.rawValue)
         #expect(answer.remark == "OFFSET_OVERFLOW_ONE")
@@ -88,8 +88,8 @@ import WorkerProtocol
         let producer = try harness.connect()
         _ = try producer.send(topic: "Gone")
         let consumer = try harness.connect()
-        try pull(consumer, RawConnection.pullFields(topic: "Gone", offset: 1, suspendMillis: 15_000))
-        try pull(consumer, RawConnection.pullFields(topic: "Gone", queueID: 1, suspendMillis: 15_000))
+        try pull(consumer, RawConnection.pullFields(topic: "Gone", offset: 1, suspendMilliseconds: 15_000))
+        try pull(consumer, RawConnection.pullFields(topic: "Gone", queueID: 1, suspendMilliseconds: 15_000))
         try eventually { try harness.onLoop { $0.heldPulls } == 2 }
         consumer.close()
         try eventually { try harness.onLoop { $0.heldPulls } == 0 }
@@ -103,8 +103,8 @@ import WorkerProtocol
         let connection = try harness.connect()
         _ = try connection.send(topic: "Filtered", body: "match", properties: "TAGS\u{1}A")
         try pull(
-            connection, RawConnection.pullFields(topic: "Filtered", subscription: "A", suspendMillis: 15_000))
-        #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMillis: 150) }
+            connection, RawConnection.pullFields(topic: "Filtered", subscription: "A", suspendMilliseconds: 15_000))
+        #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMilliseconds: 150) }
         try harness.onLoop { TagFilterDouble.attach(to: $0) }
         let answer = try connection.receive()
         #expect(answer.code == 0)
@@ -169,7 +169,7 @@ import WorkerProtocol
         #expect(try connection.invoke(.pullMessage, next).extFields["nextBeginOffset"] == "10")
         let other = RawConnection.pullFields(topic: "Sql", offset: 3, subscription: "x > 2", type: "SQL92", count: 3)
         try connection.post(.pullMessage, other)
-        let late = try connection.receive(timeoutMillis: 6000)
+        let late = try connection.receive(timeoutMilliseconds: 6000)
         #expect(late.code == ResponseCode.systemBusy.rawValue)
     }
 

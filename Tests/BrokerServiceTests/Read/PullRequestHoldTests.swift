@@ -33,7 +33,7 @@ import Testing
 
     private func hold(_ count: Int, topic: String, _ harness: BrokerHarness) throws -> RawConnection {
         let consumer = try harness.connect()
-        let fields = RawConnection.pullFields(topic: topic, offset: 1, suspendMillis: 60_000)
+        let fields = RawConnection.pullFields(topic: topic, offset: 1, suspendMilliseconds: 60_000)
         for _ in 0..<count { try consumer.post(.pullMessage, fields) }
         try eventually(within: .seconds(30)) { try harness.onLoop { $0.hold.count } == count }
         return consumer
@@ -68,7 +68,7 @@ import Testing
             try harness.onLoop { broker in
                 let queue = try Self.queue(broker, "Again")
                 let pull = try #require(QueueWatch.of(queue).pulls.first)
-                return (pull.deadlineMillis, pull.listKey)
+                return (pull.deadlineMilliseconds, pull.listKey)
             }
         }
         let before = try state()
@@ -95,7 +95,7 @@ import Testing
         _ = try harness.connect().send(topic: "Taken", body: "first")
         let consumer = try hold(2, topic: "Taken", harness)
         let opaque = try consumer.post(
-            .pullMessage, RawConnection.pullFields(topic: "Taken", queueID: 1, offset: 0, suspendMillis: 60_000))
+            .pullMessage, RawConnection.pullFields(topic: "Taken", queueID: 1, offset: 0, suspendMilliseconds: 60_000))
         try eventually { try harness.onLoop { $0.hold.count } == 3 }
         let taken = try harness.onLoop { broker in
             let queue = try Self.queue(broker, "Taken")
@@ -161,7 +161,7 @@ import Testing
         // The tick that sends a slice's answers wakes as many again.
         #expect(slices >= 5000 / (2 * PullRequestHold.runsPerSlice) - 2)
         // None waits any more: the next message finds nothing to do, and a new pull is woken as ever.
-        try consumer.post(.pullMessage, RawConnection.pullFields(topic: "Many", offset: 2, suspendMillis: 60_000))
+        try consumer.post(.pullMessage, RawConnection.pullFields(topic: "Many", offset: 2, suspendMilliseconds: 60_000))
         _ = try producer.send(topic: "Many", body: "third")
         #expect(try consumer.receive().extFields["nextBeginOffset"] == "3")
     }
@@ -174,7 +174,7 @@ import Testing
         _ = try producer.send(topic: "Bound", body: "first")
         let bound = MessageReader.heldPerConnectionMax
         let consumer = try hold(bound, topic: "Bound", harness)
-        let fields = RawConnection.pullFields(topic: "Bound", offset: 1, suspendMillis: 60_000)
+        let fields = RawConnection.pullFields(topic: "Bound", offset: 1, suspendMilliseconds: 60_000)
         #expect(try consumer.invoke(.pullMessage, fields).code == ResponseCode.pullNotFound.rawValue)
         #expect(try harness.onLoop { $0.hold.count } == bound)
         try producer.post(.pullMessage, fields)
@@ -204,7 +204,7 @@ import Testing
         for topic in ["Over", "Deleted"] { _ = try producer.send(topic: topic, body: "first") }
         let departures = try watch(harness)
         let consumer = try harness.connect()
-        let fields = RawConnection.pullFields(topic: "Over", offset: 1, suspendMillis: 1500)
+        let fields = RawConnection.pullFields(topic: "Over", offset: 1, suspendMilliseconds: 1500)
         for _ in 0..<700 { try consumer.post(.pullMessage, fields) }
         for _ in 0..<700 { #expect(try consumer.receive().code == ResponseCode.pullNotFound.rawValue) }
         #expect(try harness.onLoop { _ in departures.most } <= PullRequestHold.runsPerSlice)

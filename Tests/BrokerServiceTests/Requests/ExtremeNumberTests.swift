@@ -55,7 +55,7 @@ import Testing
     private func answers(_ connection: RawConnection) throws {
         let opaque = try connection.post(.getBrokerConfig)
         while true {
-            let answer = try connection.receive(timeoutMillis: 20_000)
+            let answer = try connection.receive(timeoutMilliseconds: 20_000)
             if answer.isResponse, answer.opaque == opaque { return }
         }
     }

@@ -61,7 +61,7 @@ import Testing
         }
         let opaque = try connection.post(.getBrokerConfig)
         while true {
-            let answer = try connection.receive(timeoutMillis: 30_000)
+            let answer = try connection.receive(timeoutMilliseconds: 30_000)
             if answer.isResponse, answer.opaque == opaque { return }
         }
     }

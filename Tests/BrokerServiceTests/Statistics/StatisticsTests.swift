@@ -100,7 +100,7 @@ import Testing
         func pass(_ samplings: Int, counting: Int = 0) {
             for _ in 0..<samplings {
                 if counting > 0 { item.add(counting, bytes: counting * 100) }
-                now += StatsTable.sampleIntervalMillis
+                now += StatsTable.sampleIntervalMilliseconds
                 table.sample(now: now)
             }
         }
@@ -139,8 +139,8 @@ import Testing
     @Test("write times by Apache's classes, of the last whole minute; exporters read them from the runtime information")
     func putTimes() throws {
         var times = PutTimes()
-        for (messages, millis) in [(90, 0), (9, 5), (1, 60_000)] as [(Int64, Int64)] {
-            times.add(messages, millis: millis)
+        for (messages, milliseconds) in [(90, 0), (9, 5), (1, 60_000)] as [(Int64, Int64)] {
+            times.add(messages, milliseconds: milliseconds)
         }
         #expect(times.distribution.hasPrefix("[<=0ms]:0 [0~10ms]:0 "))
         times.nextMinute()
@@ -169,7 +169,7 @@ import Testing
 
     @Test("today and yesterday begin at midnight")
     func days() {
-        var statistics = BrokerStatistics(bootMillis: 1_700_000_000_000)
+        var statistics = BrokerStatistics(bootMilliseconds: 1_700_000_000_000)
         statistics.put(messages: 5)
         statistics.get(messages: 3)
         statistics.sample(now: 1_700_000_000_000 + 86_400_000)

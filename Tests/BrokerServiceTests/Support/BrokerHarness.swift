@@ -50,8 +50,9 @@ final class BrokerHarness: @unchecked Sendable {
                 let broker = try Broker(
                     configuration: try BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop,
                     logger: logger,
-                    now: clock.map { clock in { Clock.nowMillis() + clock.shift } } ?? Clock.nowMillis,
-                    steady: steady.map { steady in { Clock.steadyMillis() + steady.shift } } ?? Clock.steadyMillis)
+                    now: clock.map { clock in { Clock.nowMilliseconds() + clock.shift } } ?? Clock.nowMilliseconds,
+                    steady: steady.map { steady in { Clock.steadyMilliseconds() + steady.shift } }
+                        ?? Clock.steadyMilliseconds)
                 hosted = broker
                 let server = RemotingServer(
                     eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
@@ -203,7 +204,7 @@ final class RawConnection {
     }
 
     /// The next frame, whichever request it answers.
-    func receive(timeoutMillis: Int32 = 5000) throws -> RemotingCommand {
+    func receive(timeoutMilliseconds: Int32 = 5000) throws -> RemotingCommand {
         while true {
             if received.count >= 4 {
                 let length = received[0..<4].reduce(0) { $0 << 8 | Int($1) } + 4
@@ -214,7 +215,7 @@ final class RawConnection {
                 }
             }
             var poll = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            guard Foundation.poll(&poll, 1, timeoutMillis) > 0 else { throw TimedOut() }
+            guard Foundation.poll(&poll, 1, timeoutMilliseconds) > 0 else { throw TimedOut() }
             var chunk = [UInt8](repeating: 0, count: 65_536)
             let count = recv(descriptor, &chunk, chunk.count, 0)
             guard count > 0 else { throw Closed() }
@@ -288,12 +289,12 @@ final class RawConnection {
 
     static func pullFields(
         topic: String, queueID: Int32 = 0, offset: Int64 = 0, group: String = "G", subscription: String = "*",
-        type: String = "TAG", suspendMillis: Int64 = 0, count: Int = 32
+        type: String = "TAG", suspendMilliseconds: Int64 = 0, count: Int = 32
     ) -> [String: String] {
         [
             "consumerGroup": group, "topic": topic, "queueId": String(queueID), "queueOffset": String(offset),
-            "maxMsgNums": String(count), "sysFlag": suspendMillis > 0 ? "6" : "4", "commitOffset": "0",
-            "suspendTimeoutMillis": String(suspendMillis), "subscription": subscription, "subVersion": "0",
+            "maxMsgNums": String(count), "sysFlag": suspendMilliseconds > 0 ? "6" : "4", "commitOffset": "0",
+            "suspendTimeoutMillis": String(suspendMilliseconds), "subscription": subscription, "subVersion": "0",
             "expressionType": type,
         ]
     }

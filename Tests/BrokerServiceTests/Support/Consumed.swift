@@ -56,7 +56,7 @@ struct Consumed: Equatable, Sendable {
 }
 
 extension RawConnection {
-    static var nowMillis: Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
+    static var nowMilliseconds: Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
 
     /// `name=value;name=value` as the properties of a message.
     static func properties(_ text: String) -> String {
@@ -84,16 +84,16 @@ extension RawConnection {
     }
 
     /// The next request of the broker with that code.
-    func request(_ code: RequestCode, timeoutMillis: Int32 = 5000) throws -> RemotingCommand {
+    func request(_ code: RequestCode, timeoutMilliseconds: Int32 = 5000) throws -> RemotingCommand {
         while true {
-            let frame = try receive(timeoutMillis: timeoutMillis)
+            let frame = try receive(timeoutMilliseconds: timeoutMilliseconds)
             if !frame.isResponse, frame.requestCode == code { return frame }
         }
     }
 
     /// Whether that request comes within a time.
-    func gets(_ code: RequestCode, within millis: Int32) -> Bool {
-        (try? request(code, timeoutMillis: millis)) != nil
+    func gets(_ code: RequestCode, within milliseconds: Int32) -> Bool {
+        (try? request(code, timeoutMilliseconds: milliseconds)) != nil
     }
 
     func heartbeat(_ clientID: String, producerGroup: String) throws {

@@ -17,10 +17,10 @@ import Testing
             report.groupCount = 1
         },
         "messages in delay levels 1 to 18": { report in
-            report.delays = [.init(level: 18, delayMillis: 7_200_000, pending: 5, uncounted: 0)]
+            report.delays = [.init(level: 18, delayMilliseconds: 7_200_000, pending: 5, uncounted: 0)]
         },
         "messages in further delay levels: the same `messageDelayLevel`": { report in
-            report.delays = [.init(level: 19, delayMillis: nil, pending: 5, uncounted: 0)]
+            report.delays = [.init(level: 19, delayMilliseconds: nil, pending: 5, uncounted: 0)]
         },
         "transactions without an outcome: their producers are asked": { $0.openTransactions = 3 },
         "timer messages that wait, in the log": { $0.timers.pending = 3 },
@@ -109,7 +109,7 @@ import Testing
     @Test("deliveries RocketMQ's file does not count, Apus's own files and names: for the way back alone")
     func wayBack() {
         var report = Self.store()
-        report.delays = [.init(level: 3, delayMillis: 10_000, pending: 0, uncounted: 2)]
+        report.delays = [.init(level: 3, delayMilliseconds: 10_000, pending: 0, uncounted: 2)]
         #expect(StoreTarget.allCases.map { Self.word(report, $0) } == ["yes", "decide", "decide"])
         report = Self.store()
         report.topics = [Self.topic("rmq_sys_UNDELIVERABLE", messages: 2)]

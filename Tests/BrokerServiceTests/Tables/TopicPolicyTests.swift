@@ -14,8 +14,8 @@ import Testing
             "apus.archive": "7d", "apus.owner": "billing", "apus.alarm": "mail:a@b.c",
         ])
         #expect(policy.mode == .queue && policy.hasLeases && policy.isPoppedOnly && policy.givesUp)
-        #expect(policy.timeoutMillis == 5000 && policy.retryCount == 2 && policy.priority == 9)
-        #expect(policy.retry == RetryStrategy(kind: .linear, intervalMillis: 7000, jitterPercent: 10))
+        #expect(policy.timeoutMilliseconds == 5000 && policy.retryCount == 2 && policy.priority == 9)
+        #expect(policy.retry == RetryStrategy(kind: .linear, intervalMilliseconds: 7000, jitterPercent: 10))
         #expect(policy.archive == .days(7))
         #expect(!TopicPolicy(attributes: ["apus.shard": "true"]).hasLeases)
         #expect(TopicPolicy(attributes: ["apus.mode": "SERIAL_QUEUE"]).hasLeases)
@@ -58,21 +58,21 @@ import Testing
     func delays() {
         let seed = UInt64.random(in: .min ... .max)
         var random = RetryJitter(seed: seed)
-        let fixed = RetryStrategy(kind: .fixed, intervalMillis: 3000)
+        let fixed = RetryStrategy(kind: .fixed, intervalMilliseconds: 3000)
         #expect((1...5).map { fixed.delay(after: $0, using: &random) } == [3000, 3000, 3000, 3000, 3000])
-        let linear = RetryStrategy(kind: .linear, intervalMillis: 3000)
+        let linear = RetryStrategy(kind: .linear, intervalMilliseconds: 3000)
         #expect((1...4).map { linear.delay(after: $0, using: &random) } == [3000, 6000, 9000, 12_000])
         #expect(linear.delay(after: .max, using: &random) == 3 * 24 * 3_600_000)
-        let exact = RetryStrategy(kind: .exponential, intervalMillis: 1000, jitterPercent: 0)
+        let exact = RetryStrategy(kind: .exponential, intervalMilliseconds: 1000, jitterPercent: 0)
         #expect((1...4).map { exact.delay(after: $0, using: &random) } == [1000, 2000, 4000, 8000])
         for attempt in [13, 64, 1000, Int32.max] {
             #expect(exact.delay(after: attempt, using: &random) == RetryStrategy.exponentialMax)
         }
         #expect(exact.delay(after: -5, using: &random) == 1000)
         // No delay is shorter than the interval that was set.
-        let long = RetryStrategy(kind: .exponential, intervalMillis: 7_200_000, jitterPercent: 0)
+        let long = RetryStrategy(kind: .exponential, intervalMilliseconds: 7_200_000, jitterPercent: 0)
         #expect((1...3).map { long.delay(after: $0, using: &random) } == [7_200_000, 7_200_000, 7_200_000])
-        let usual = RetryStrategy(kind: .exponential, intervalMillis: 1000)
+        let usual = RetryStrategy(kind: .exponential, intervalMilliseconds: 1000)
         var seen: Set<Int64> = []
         for _ in 0..<500 {
             let delay = usual.delay(after: 3, using: &random)
@@ -81,7 +81,7 @@ import Testing
             #expect(usual.delay(after: 30, using: &random) <= RetryStrategy.exponentialMax, "seed \(seed)")
         }
         #expect(seen.count > 50, "seed \(seed)")
-        let wide = RetryStrategy(kind: .fixed, intervalMillis: 0, jitterPercent: 100)
+        let wide = RetryStrategy(kind: .fixed, intervalMilliseconds: 0, jitterPercent: 100)
         #expect(wide.delay(after: 1, using: &random) == 0)
         var (one, other) = (RetryJitter(seed: 7), RetryJitter(seed: 7))
         for attempt in Int32(0)..<9 {
@@ -104,10 +104,10 @@ import Testing
 
     @Test("a pop that leaves the time open gets the topic's")
     func invisible() {
-        #expect(TopicPolicy.standard.invisibleMillis(wanted: -1) == 60_000)
-        #expect(TopicPolicy.standard.invisibleMillis(wanted: 0) == 0)
+        #expect(TopicPolicy.standard.invisibleMilliseconds(wanted: -1) == 60_000)
+        #expect(TopicPolicy.standard.invisibleMilliseconds(wanted: 0) == 0)
         let queue = TopicPolicy(attributes: ["apus.mode": "QUEUE"])
-        #expect(queue.invisibleMillis(wanted: 0) == 60_000 && queue.invisibleMillis(wanted: 5) == 5)
-        #expect(TopicPolicy(attributes: ["apus.timeout": "2"]).invisibleMillis(wanted: 0) == 2000)
+        #expect(queue.invisibleMilliseconds(wanted: 0) == 60_000 && queue.invisibleMilliseconds(wanted: 5) == 5)
+        #expect(TopicPolicy(attributes: ["apus.timeout": "2"]).invisibleMilliseconds(wanted: 0) == 2000)
     }
 }

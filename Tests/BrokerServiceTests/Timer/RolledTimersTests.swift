@@ -151,8 +151,8 @@ import Testing
         let place = try folder(messages, now: now)
         var broker = try await SimulatedBroker(TimerTakeoverTests.settings, folder: place, clock: clock)
         #expect(try await delivered(broker) == [:])
-        func pass(_ millis: Int64) async throws {
-            var left = millis
+        func pass(_ milliseconds: Int64) async throws {
+            var left = milliseconds
             while left > 0 {
                 await broker.loop.advanceTime(by: .milliseconds(min(left, 500)))
                 await broker.settle()

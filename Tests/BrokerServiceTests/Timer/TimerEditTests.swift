@@ -85,8 +85,8 @@ import Testing
             client = try await broker.connect()
         }
 
-        func pass(_ millis: Int64) async throws {
-            var left = millis
+        func pass(_ milliseconds: Int64) async throws {
+            var left = milliseconds
             while left > 0 {
                 await broker.loop.advanceTime(by: .milliseconds(min(left, 500)))
                 await broker.settle()
@@ -95,9 +95,9 @@ import Testing
         }
 
         /// Beyond half a minute the clock jumps: what became due meanwhile comes within half a minute.
-        func passFar(_ millis: Int64) async throws {
-            if millis > 60_000 { clock.jump(millis - 32_000) }
-            try await pass(min(millis, 32_000))
+        func passFar(_ milliseconds: Int64) async throws {
+            if milliseconds > 60_000 { clock.jump(milliseconds - 32_000) }
+            try await pass(min(milliseconds, 32_000))
         }
 
         func send(_ key: String, due: Int64) async throws -> String? {

@@ -103,7 +103,7 @@ struct TransactionTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         try connection.heartbeat("c1", producerGroup: "PG")
-        let start = RawConnection.nowMillis
+        let start = RawConnection.nowMilliseconds
         let prepared = try prepare(connection, "unknown", body: "who knows")
         _ = try connection.post(
             .endTransaction,
@@ -112,7 +112,7 @@ struct TransactionTests {
                 "commitOrRollback": "0",
             ], oneway: true)
         let check = try connection.request(.checkTransactionState)
-        let waited = RawConnection.nowMillis - start
+        let waited = RawConnection.nowMilliseconds - start
         #expect(waited >= 300 && waited < 600, "first check after \(waited) ms")
         #expect(check.isOneway)
         #expect(check.extFields["msgId"] == "unknown")
@@ -183,10 +183,10 @@ struct TransactionTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         try connection.heartbeat("c1", producerGroup: "PG")
-        let start = RawConnection.nowMillis
+        let start = RawConnection.nowMilliseconds
         _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=1")
         _ = try connection.request(.checkTransactionState)
-        #expect(RawConnection.nowMillis - start >= 1000)
+        #expect(RawConnection.nowMilliseconds - start >= 1000)
     }
 
     @Test("over kill -9: ended ones stay ended, open ones are asked for, each delivered by its outcome once")
@@ -241,14 +241,14 @@ struct TransactionTests {
         let connection = try harness.connect()
         try connection.heartbeat("c", producerGroup: "PG")
         _ = try prepare(connection, "asked")
-        let sent = RawConnection.nowMillis
+        let sent = RawConnection.nowMilliseconds
         _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=4")
         var asked: [String: [String]] = [:]
         var immuneAt: Int64?
         func take(_ connection: RawConnection) throws {
-            let check = try connection.request(.checkTransactionState, timeoutMillis: 10_000)
+            let check = try connection.request(.checkTransactionState, timeoutMilliseconds: 10_000)
             let id = check.extFields["msgId"] ?? ""
-            if id == "immune", immuneAt == nil { immuneAt = RawConnection.nowMillis }
+            if id == "immune", immuneAt == nil { immuneAt = RawConnection.nowMilliseconds }
             let times = Consumed.all(check.body).first?.properties["TRANSACTION_CHECK_TIMES"]
             asked[id, default: []].append(times ?? "?")
         }
@@ -314,7 +314,7 @@ struct TransactionTests {
         let connection = try harness.connect()
         let level = try prepare(connection, "level", body: "level", more: ";DELAY=1")
         let timer = try prepare(connection, "timer", body: "timer", more: ";TIMER_DELAY_MS=500")
-        let start = RawConnection.nowMillis
+        let start = RawConnection.nowMilliseconds
         #expect(try end(connection, level, 8).code == 0)
         #expect(try end(connection, timer, 8).code == 0)
         #expect(try connection.consume("TX", queueID: 1).isEmpty)

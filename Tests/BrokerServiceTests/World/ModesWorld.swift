@@ -365,9 +365,9 @@ final class ModesWorld {
         await broker.settle()
     }
 
-    func pass(_ millis: Int64) async throws {
+    func pass(_ milliseconds: Int64) async throws {
         // In parts: consumers are served meanwhile.
-        var left = millis
+        var left = milliseconds
         while left > 0 {
             let part = min(left, Self.part)
             began = clock.steady

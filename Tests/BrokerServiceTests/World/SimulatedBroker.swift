@@ -29,7 +29,7 @@ final class SimulatedClock: Sendable {
     /// Milliseconds that no jump changes.
     var steady: Int64 { now - jump.withLock { $0 } }
 
-    func jump(_ millis: Int64) { jump.withLock { $0 += millis } }
+    func jump(_ milliseconds: Int64) { jump.withLock { $0 += milliseconds } }
 
     /// Goes on with a new loop, whose own time begins at zero.
     func attach(_ new: NIOAsyncTestingEventLoop) {

@@ -28,7 +28,7 @@ final class TimeWorld {
     /// `fileReservedTime` in milliseconds.
     static let keep: Int64 = 72 * 3_600_000
     /// Producers say that often that they are there.
-    static let beatMillis: Int64 = 30_000
+    static let beatMilliseconds: Int64 = 30_000
     static let topic = "Time"
     static let lockQueues = 6
 
@@ -145,10 +145,10 @@ final class TimeWorld {
         let id = name("timer")
         // From milliseconds to more than half a year.
         let delay = Int64(1) << Int64(below(35))
-        let millis = delay + Int64(below(1000))
-        steps.append("\(id) +\(millis)")
-        let due = clock.now + millis
-        let property = below(2) == 0 ? ["TIMER_DELAY_MS": String(millis)] : ["TIMER_DELIVER_MS": String(due)]
+        let milliseconds = delay + Int64(below(1000))
+        steps.append("\(id) +\(milliseconds)")
+        let due = clock.now + milliseconds
+        let property = below(2) == 0 ? ["TIMER_DELAY_MS": String(milliseconds)] : ["TIMER_DELIVER_MS": String(due)]
         let answer = try await client.send(Self.topic, body: id, property.merging(["UNIQ_KEY": id]) { $1 })
         guard answer.code == 0 else { return violate("\(id) was refused: \(answer.code) \(answer.remark ?? "")") }
         waiting[id] = Waiting(due: due, handle: answer.extFields["recallHandle"])
@@ -242,7 +242,7 @@ final class TimeWorld {
             producers[index] = try await broker.connect()
             try await beat(producers[index])
         }
-        guard clock.now - lastBeat >= Self.beatMillis else { return }
+        guard clock.now - lastBeat >= Self.beatMilliseconds else { return }
         lastBeat = clock.now
         for producer in producers { try await beat(producer) }
     }
@@ -258,7 +258,7 @@ final class TimeWorld {
             _ = try await client.invoke(.unlockBatchMQ, body: body)
             for queue in wanted where locks[queue]?.client == owner { locks[queue] = nil }
             // A client that gives all of them back may still commit: they are free after that.
-            try await advance(LocksGivenBack.graceMillis)
+            try await advance(LocksGivenBack.graceMilliseconds)
             return
         }
         steps.append("\(owner) locks \(wanted)")
@@ -274,15 +274,15 @@ final class TimeWorld {
     }
 
     private func pass() async throws {
-        let millis = Int64(1) << Int64(below(17))
-        steps.append("pass \(millis)")
+        let milliseconds = Int64(1) << Int64(below(17))
+        steps.append("pass \(milliseconds)")
         // The loop stops where something is due, so that lateness is seen to the millisecond.
-        try await advance(millis)
+        try await advance(milliseconds)
     }
 
     /// Producers answer between pieces: none waits half a minute with that.
-    private func advance(_ millis: Int64) async throws {
-        var left = millis
+    private func advance(_ milliseconds: Int64) async throws {
+        var left = milliseconds
         while left > 0 {
             let piece = min(left, 500)
             left -= piece
@@ -296,9 +296,9 @@ final class TimeWorld {
 
     /// The wall clock is set forward by up to 45 days: what became due meanwhile comes within half a minute.
     private func jump() async throws {
-        let millis = Int64(1) << Int64(below(32))
-        steps.append("jump \(millis)")
-        clock.jump(millis)
+        let milliseconds = Int64(1) << Int64(below(32))
+        steps.append("jump \(milliseconds)")
+        clock.jump(milliseconds)
         try await advance(31_000)
     }
 

@@ -201,7 +201,7 @@ final class Platform: Sendable {
     }
 
     /// Processor time since its start.
-    static func cpuMillis(of pid: pid_t) -> Int {
+    static func cpuMilliseconds(of pid: pid_t) -> Int {
         let text = (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)) ?? ""
         let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
         guard fields.count > 12, let user = Int(fields[11]), let system = Int(fields[12]) else { return 0 }

@@ -59,7 +59,7 @@ final class ModelOracle: ModelConsumerObserver {
         var commits: [String: [(offset: Int64, at: Int64)]] = [:]
         var violations: [String] = []
         var excused = 0
-        var lateMillis: [Int64] = []
+        var lateMilliseconds: [Int64] = []
         /// Disturbances after which two may think they hold a queue: counted, and when the last was.
         var disturbances = 0
         var lastDisturbance: Int64 = 0
@@ -68,7 +68,7 @@ final class ModelOracle: ModelConsumerObserver {
 
     let seed: UInt64
     private let memory = Mutex(Memory())
-    private let began = ModelClock.nowMillis
+    private let began = ModelClock.nowMilliseconds
 
     init(seed: UInt64) { self.seed = seed }
 
@@ -76,7 +76,7 @@ final class ModelOracle: ModelConsumerObserver {
 
     private func violate(_ memory: inout Memory, _ words: String) {
         guard memory.violations.count < Self.violationsMax else { return }
-        memory.violations.append("\(ModelClock.nowMillis - began) ms: \(words)")
+        memory.violations.append("\(ModelClock.nowMilliseconds - began) ms: \(words)")
     }
 
     func violate(_ words: String) { memory.withLock { violate(&$0, words) } }
@@ -86,14 +86,14 @@ final class ModelOracle: ModelConsumerObserver {
     var attempts: [Attempt] { memory.withLock { Array($0.attempts.values) } }
     func received(_ group: String) -> [Int: Received] { memory.withLock { $0.received[group] ?? [:] } }
     func broadcast(_ member: String) -> Set<Int> { memory.withLock { $0.broadcast[member] ?? [] } }
-    var lateness: [Int64] { memory.withLock { $0.lateMillis.sorted() } }
+    var lateness: [Int64] { memory.withLock { $0.lateMilliseconds.sorted() } }
 
     /// The broker was killed or stopped, or a client's connection was cut: for a moment locks and offsets may be older
     /// than clients believe.
     func disturbed() {
         memory.withLock { memory in
             memory.disturbances += 1
-            memory.lastDisturbance = ModelClock.nowMillis
+            memory.lastDisturbance = ModelClock.nowMilliseconds
         }
     }
 
@@ -153,14 +153,14 @@ final class ModelOracle: ModelConsumerObserver {
     // MARK: - Consuming
 
     func consume(_ delivery: ModelDelivery) async -> Bool {
-        let (isDone, millis) = begin(delivery)
-        if millis > 0 { try? await Task.sleep(for: .milliseconds(millis)) }
+        let (isDone, milliseconds) = begin(delivery)
+        if milliseconds > 0 { try? await Task.sleep(for: .milliseconds(milliseconds)) }
         end(delivery)
         return isDone
     }
 
-    private func begin(_ delivery: ModelDelivery) -> (isDone: Bool, millis: Int) {
-        let now = ModelClock.nowMillis
+    private func begin(_ delivery: ModelDelivery) -> (isDone: Bool, milliseconds: Int) {
+        let now = ModelClock.nowMilliseconds
         let message = delivery.message
         return memory.withLock { memory in
             let name = "\(delivery.group): \(message.topic) \(message.queueID) @\(message.queueOffset)"
@@ -180,8 +180,8 @@ final class ModelOracle: ModelConsumerObserver {
             received.isDone = received.isDone || isDone
             received.retries = max(received.retries, message.reconsumeTimes)
             memory.received[group.name, default: [:]][id] = received
-            let millis = ModelRandom.number(seed, "\(group.name) \(id) \(received.count)") % 40
-            return (isDone, millis < 30 ? 0 : Int(millis) - 30)
+            let milliseconds = ModelRandom.number(seed, "\(group.name) \(id) \(received.count)") % 40
+            return (isDone, milliseconds < 30 ? 0 : Int(milliseconds) - 30)
         }
     }
 
@@ -204,7 +204,7 @@ final class ModelOracle: ModelConsumerObserver {
             if message.storeTimestamp < attempt.earliest {
                 violate(&memory, "\(name): \(attempt.earliest - message.storeTimestamp) ms early")
             }
-            if attempt.hasDelay { memory.lateMillis.append(message.storeTimestamp - attempt.earliest) }
+            if attempt.hasDelay { memory.lateMilliseconds.append(message.storeTimestamp - attempt.earliest) }
             let isDirect = [.plain, .batch, .keyed].contains(attempt.kind)
             if isDirect, attempt.state == .acknowledged, attempt.queueOffset != message.queueOffset {
                 violate(&memory, "\(name): acknowledged at \(attempt.queueOffset)")
@@ -218,7 +218,7 @@ final class ModelOracle: ModelConsumerObserver {
         guard let sentBack = memory.received[group.name]?[attempt.id]?.sentBack[retries - 1] else {
             return violate(&memory, "\(name): retry \(retries) although it was never sent back")
         }
-        let early = sentBack + ModelPlan.retryMillis - message.storeTimestamp
+        let early = sentBack + ModelPlan.retryMilliseconds - message.storeTimestamp
         if early > 0 { violate(&memory, "\(name): retry \(retries) comes \(early) ms early") }
     }
 
@@ -255,7 +255,7 @@ final class ModelOracle: ModelConsumerObserver {
 
     func sendingBack(_ delivery: ModelDelivery) {
         guard let id = Self.id(of: delivery.message) else { return }
-        let now = ModelClock.nowMillis
+        let now = ModelClock.nowMilliseconds
         let retries = delivery.message.reconsumeTimes
         memory.withLock { memory in
             var received = memory.received[delivery.group]?[id] ?? Received()
@@ -271,7 +271,7 @@ final class ModelOracle: ModelConsumerObserver {
     // MARK: - Offsets
 
     func committing(group: String, queue: MessageQueue, offset: Int64) {
-        let now = ModelClock.nowMillis
+        let now = ModelClock.nowMilliseconds
         memory.withLock { memory in
             let place = "\(group) \(queue.topic) \(queue.queueID)"
             if let last = memory.commits[place]?.last, last.offset == offset, now - last.at < 100 { return }

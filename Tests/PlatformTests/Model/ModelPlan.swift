@@ -54,13 +54,13 @@ struct ModelPlan: Sendable {
     ]
 
     /// Level 1 is 1 s, level 2 is 2 s; retries, from level 3 on, come after a second.
-    static let levelMillis: [Int64] = [1000, 2000]
-    static let retryMillis: Int64 = 1000
-    static let lockLifeMillis = 4000
+    static let levelMilliseconds: [Int64] = [1000, 2000]
+    static let retryMilliseconds: Int64 = 1000
+    static let lockLifeMilliseconds = 4000
 
     static let settings: [String] = [
         "messageDelayLevel=1s 2s 1s 1s 1s 1s 1s 1s", "transactionTimeOut=800", "transactionCheckInterval=700",
-        "transactionCheckMax=60", "rebalanceLockMaxLiveTime=\(lockLifeMillis)",
+        "transactionCheckMax=60", "rebalanceLockMaxLiveTime=\(lockLifeMilliseconds)",
         // Small files, so that they roll over.
         "mappedFileSizeCommitLog=8388608", "mappedFileSizeConsumeQueue=40000",
     ].flatMap { ["--set", $0] }

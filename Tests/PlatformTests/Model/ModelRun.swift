@@ -194,26 +194,26 @@ actor ModelRun {
     }
 
     private func sendLater(_ producer: ModelProducer, _ random: inout ModelRandom, byLevel: Bool) async {
-        let now = ModelClock.nowMillis
+        let now = ModelClock.nowMilliseconds
         let queue = Int32(random.below(Int(ModelPlan.queues)))
         var more: [String: String] = [:]
         var earliest = now
         if byLevel {
             let level = 1 + random.below(2)
             more["DELAY"] = String(level)
-            earliest += ModelPlan.levelMillis[level - 1]
+            earliest += ModelPlan.levelMilliseconds[level - 1]
         } else {
-            let millis = Int64(random.below(4000))
+            let milliseconds = Int64(random.below(4000))
             switch random.below(3) {
             case 0:
-                more["TIMER_DELAY_MS"] = String(millis)
-                earliest += millis
+                more["TIMER_DELAY_MS"] = String(milliseconds)
+                earliest += milliseconds
             case 1:
-                more["TIMER_DELAY_SEC"] = String(1 + millis / 1000)
-                earliest += (1 + millis / 1000) * 1000
+                more["TIMER_DELAY_SEC"] = String(1 + milliseconds / 1000)
+                earliest += (1 + milliseconds / 1000) * 1000
             default:
-                more["TIMER_DELIVER_MS"] = String(now + millis)
-                earliest += millis
+                more["TIMER_DELIVER_MS"] = String(now + milliseconds)
+                earliest += milliseconds
             }
         }
         let attempt = attempt(byLevel ? .level : .timer, ModelPlan.mixed, queue, earliest: earliest)
@@ -236,9 +236,9 @@ actor ModelRun {
         let isDelayed = random.once(in: 8)
         let saysItself = random.below(3) > 0
         let pause = random.once(in: 3) ? random.below(1500) : 0
-        let begin = ModelClock.nowMillis
+        let begin = ModelClock.nowMilliseconds
         let attempt = attempt(
-            .transaction, ModelPlan.mixed, queue, earliest: isDelayed ? begin + ModelPlan.levelMillis[0] : 0
+            .transaction, ModelPlan.mixed, queue, earliest: isDelayed ? begin + ModelPlan.levelMilliseconds[0] : 0
         ) { attempt in
             attempt.outcome = outcome
             attempt.unknowns = unknowns
@@ -247,7 +247,7 @@ actor ModelRun {
         }
         var properties = Self.properties(attempt.id)
         if isDelayed { properties["DELAY"] = "1" }
-        var end: (outcome: ModelTransactionOutcome, afterMillis: Int)?
+        var end: (outcome: ModelTransactionOutcome, afterMilliseconds: Int)?
         if let outcome, saysItself { end = (unknowns > 0 ? .unknown : outcome, 0) }
         if pause > 0, let outcome, unknowns == 0 {
             // The outcome comes late, perhaps after the first check: not waited for.
@@ -297,7 +297,7 @@ actor ModelRun {
             case 22..<25: await kill(random.once(in: 2) ? "filter" : "replication")
             case 25..<29: try await restart(killed: false)
             case 29..<31: try await restart(killed: true)
-            case 31..<36: await pause(millis: 50 + random.below(600))
+            case 31..<36: await pause(milliseconds: 50 + random.below(600))
             case 36..<56:
                 if members[group.name]?.count ?? 0 < 5 {
                     note("join \(group.name)")
@@ -338,11 +338,11 @@ actor ModelRun {
         }
     }
 
-    private func pause(millis: Int) async {
+    private func pause(milliseconds: Int) async {
         guard let pid = platform.pid(of: "broker-store") else { return }
-        note("pause \(millis) ms")
+        note("pause \(milliseconds) ms")
         Glibc.kill(pid, SIGSTOP)
-        try? await Task.sleep(for: .milliseconds(millis))
+        try? await Task.sleep(for: .milliseconds(milliseconds))
         Glibc.kill(pid, SIGCONT)
     }
 
@@ -393,7 +393,7 @@ actor ModelRun {
             {
                 oracle.violate("the offset of \(place) went back from \(last.offset) to \(offset) without cause")
             }
-            seen[place] = (offset, ModelClock.nowMillis, killsBefore)
+            seen[place] = (offset, ModelClock.nowMilliseconds, killsBefore)
         }
         await link.close()
     }

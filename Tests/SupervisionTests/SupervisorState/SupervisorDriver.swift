@@ -46,9 +46,9 @@ struct Driver {
     }
 
     /// Lets time pass in steps, answering the heartbeats of all but `silent`.
-    mutating func pass(_ millis: Int64, silent: Set<WorkerID> = []) -> [SupervisorState.Action] {
+    mutating func pass(_ milliseconds: Int64, silent: Set<WorkerID> = []) -> [SupervisorState.Action] {
         var all: [SupervisorState.Action] = []
-        let end = now + millis
+        let end = now + milliseconds
         while now < end {
             now = min(end, max(now + 1, state.deadline))
             let actions = handle(.tick)

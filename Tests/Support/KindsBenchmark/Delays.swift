@@ -11,7 +11,7 @@ struct Delays {
 
     /// The record's own time of storing, and when it must have been there.
     private struct Found {
-        var lateMillis: Double
+        var lateMilliseconds: Double
     }
 
     private func producers(_ count: Int) async -> [ModelProducer] {
@@ -32,8 +32,8 @@ struct Delays {
             to: options.broker, group: MultiThreadedEventLoopGroup.singleton)
         var late: [Double] = []
         var offsets = [Int64](repeating: 0, count: Int(queues))
-        let end = millis() + seconds * 1000
-        while late.count < count, millis() < end {
+        let end = milliseconds() + seconds * 1000
+        while late.count < count, milliseconds() < end {
             var isEmpty = true
             for queue in 0..<queues {
                 let reply = try await client.invoke(
@@ -78,13 +78,13 @@ struct Delays {
         _ make: @escaping @Sendable (Int64) -> (due: Int64, properties: [String: String])
     ) async throws -> Double {
         let producers = await producers(4)
-        let began = millis()
+        let began = milliseconds()
         let refused = Collected()
         await withTaskGroup(of: Void.self) { group in
             for task in 0..<tasks {
                 group.addTask {
                     for number in stride(from: task, to: count, by: tasks) {
-                        let (due, properties) = make(ModelClock.nowMillis)
+                        let (due, properties) = make(ModelClock.nowMilliseconds)
                         let outcome = await producers[task % producers.count].send(
                             topic, queue: Int32(number % 4), body: Array(String(due).utf8), properties: properties)
                         if case .acknowledged = outcome {} else { refused.add(1) }
@@ -93,7 +93,7 @@ struct Delays {
                 }
             }
         }
-        let took = (millis() - began) / 1000
+        let took = (milliseconds() - began) / 1000
         for producer in producers { await producer.end() }
         if refused.count > 0 { fail("\(refused.count) of \(count) messages to \(topic) were not acknowledged") }
         return took
@@ -119,12 +119,12 @@ struct Delays {
         let count = 100_000
         try await makeTopic("DelayBurst")
         // All acknowledged before they are due.
-        let due = ModelClock.nowMillis + 40_000
+        let due = ModelClock.nowMilliseconds + 40_000
         let took = try await send("DelayBurst", count: count, tasks: 256, pause: nil) { _ in
             (due, ["TIMER_DELIVER_MS": String(due)])
         }
         row("sending 100 000 timer messages", "\(text(took)) s")
-        try await Task.sleep(for: .milliseconds(max(0, due - ModelClock.nowMillis) + 1500))
+        try await Task.sleep(for: .milliseconds(max(0, due - ModelClock.nowMilliseconds) + 1500))
         let burst = try await lateness("DelayBurst", queues: 4, count: count, seconds: 60)
         check(burst, count, "burst of timers")
         row("timer, 100 000 messages due in the same millisecond, error", Percentiles(burst).words("ms"), "<= 1 000 ms")

@@ -71,15 +71,15 @@ final class Collected: Sendable {
 }
 
 /// Milliseconds of a monotonic clock.
-func millis() -> Double {
+func milliseconds() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) * 1000 + Double(time.tv_nsec) / 1_000_000
 }
 
 func wait(seconds: Double, until holds: () async throws -> Bool) async throws -> Bool {
-    let end = millis() + seconds * 1000
-    while millis() < end {
+    let end = milliseconds() + seconds * 1000
+    while milliseconds() < end {
         if try await holds() { return true }
         try await Task.sleep(for: .milliseconds(2))
     }

@@ -22,7 +22,7 @@ struct Members {
     /// A connection that notes when it is told of a change.
     private func member(_ told: Collected) async throws -> RemotingClient {
         try await RemotingClient.connect(to: options.broker, group: MultiThreadedEventLoopGroup.singleton) { request in
-            if request.requestCode == .notifyConsumerIDsChanged { told.add(millis()) }
+            if request.requestCode == .notifyConsumerIDsChanged { told.add(milliseconds()) }
             return nil
         }
     }
@@ -33,13 +33,13 @@ struct Members {
             let group = "Pushes\(count)"
             var members: [RemotingClient] = []
             let before = ProcessFigures(options.brokerPid)
-            let began = millis()
+            let began = milliseconds()
             for number in 0..<count {
                 let client = try await member(told)
                 _ = try await client.invokeSuccessfully(Self.heartbeat("m\(number)", group))
                 members.append(client)
             }
-            let took = millis() - began
+            let took = milliseconds() - began
             try await Task.sleep(for: .milliseconds(1500))
             let cpu = ProcessFigures(options.brokerPid).cpu - before.cpu
             if count > 1 {
@@ -78,7 +78,7 @@ struct Members {
     }
 
     private func measure(_ told: Collected, _ count: Int, _ change: () async throws -> Void) async throws -> [Double] {
-        let began = millis()
+        let began = milliseconds()
         try await change()
         guard try await wait(seconds: 5, until: { told.count >= count }) else {
             fail("only \(told.count) of \(count) members were told")
@@ -96,7 +96,7 @@ struct Members {
         let before = ProcessFigures(options.brokerPid)
         var members: [RemotingClient] = []
         for _ in 0..<count { members.append(try await member(told)) }
-        let joined = millis()
+        let joined = milliseconds()
         let clients = members
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             for task in 0..<50 {
@@ -109,7 +109,7 @@ struct Members {
             }
             try await tasks.waitForAll()
         }
-        let beaten = millis()
+        let beaten = milliseconds()
         var last = -1
         _ = try await wait(seconds: 60) {
             let count = told.count
@@ -123,7 +123,7 @@ struct Members {
             "\(count) members join one group at once", "\(text(beaten - joined)) ms until all are members",
             "\(pushes) pushes, broker CPU \(text((after.cpu - before.cpu) * 1000)) ms")
         told.clear()
-        let leaving = millis()
+        let leaving = milliseconds()
         for client in members.dropFirst() { client.closeNow() }
         let asker = members[0]
         _ = try await wait(seconds: 120) {
@@ -132,7 +132,8 @@ struct Members {
             return try GetConsumerListByGroupResponseBody(body: reply.body).consumerIDList.count == 1
         }
         row(
-            "\(count - 1) of them lose their connections at once", "\(text(millis() - leaving)) ms until one is left",
+            "\(count - 1) of them lose their connections at once",
+            "\(text(milliseconds() - leaving)) ms until one is left",
             "broker CPU \(text((ProcessFigures(options.brokerPid).cpu - after.cpu) * 1000)) ms")
         asker.closeNow()
     }
@@ -200,21 +201,21 @@ struct Members {
             guard try await wait(seconds: 60, until: { owners.isBalanced(queues: queues, members: members) }) else {
                 fail("\(what): the queues of \(group) are not owned by \(members) members")
             }
-            return millis() - began
+            return milliseconds() - began
         }
         var members: [ModelConsumer] = []
         for number in 0..<count { members.append(await join("member-\(number)")) }
-        _ = try await balanced(count, since: millis(), "start")
+        _ = try await balanced(count, since: milliseconds(), "start")
         var joins: [Double] = []
         var leaves: [Double] = []
         var crashes: [Double] = []
         for round in 0..<10 {
             try await Task.sleep(for: .milliseconds(200))
-            var began = millis()
+            var began = milliseconds()
             let newcomer = await join("newcomer-\(round)")
             joins.append(try await balanced(count + 1, since: began, "join"))
             try await Task.sleep(for: .milliseconds(200))
-            began = millis()
+            began = milliseconds()
             if round % 2 == 0 || mode == .orderly {
                 await newcomer.leave()
                 leaves.append(try await balanced(count, since: began, "leave"))

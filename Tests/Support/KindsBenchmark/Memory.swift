@@ -16,7 +16,7 @@ struct Memory {
     }
 
     private func beat(_ clients: [RemotingClient], groups: Int, seconds: inout Double) async throws -> Int {
-        let began = millis()
+        let began = milliseconds()
         let failed = Collected()
         await withTaskGroup(of: Void.self) { tasks in
             for task in 0..<100 {
@@ -34,7 +34,7 @@ struct Memory {
                 }
             }
         }
-        seconds = (millis() - began) / 1000
+        seconds = (milliseconds() - began) / 1000
         return failed.count
     }
 
@@ -52,12 +52,12 @@ struct Memory {
         let empty = try await settled()
         row("broker-store, nothing connected", empty.megabytes)
         var clients: [RemotingClient] = []
-        let began = millis()
+        let began = milliseconds()
         for _ in 0..<Self.count {
             clients.append(
                 try await RemotingClient.connect(to: options.broker, group: MultiThreadedEventLoopGroup.singleton))
         }
-        let took = millis() - began
+        let took = milliseconds() - began
         let connected = try await settled()
         row("10 000 connections that say nothing, made in \(text(took / 1000)) s", connected.megabytes)
         row("  for each connection", each(empty, connected))

@@ -255,7 +255,7 @@ struct Pops {
             Task {
                 let reply = try await client.invoke(
                     Self.pop(topic, 0, "wait", poll: 60_000), timeout: .seconds(90))
-                if reply.code == 0 { woken.add(millis()) }
+                if reply.code == 0 { woken.add(milliseconds()) }
             }
         }
         _ = try await wait(seconds: 20) {
@@ -269,7 +269,7 @@ struct Pops {
         let sender = try await connect()
         var late: [Double] = []
         for number in 1...200 {
-            let sent = millis()
+            let sent = milliseconds()
             _ = try await sender.invokeSuccessfully(
                 RemotingCommand(
                     .sendMessageV2,

@@ -16,7 +16,7 @@ package typealias MessageQueue = RemotingProtocol.MessageQueue
 
 package enum ModelClock {
     /// Milliseconds since 1970.
-    package static var nowMillis: Int64 { WallClock.milliseconds }
+    package static var nowMilliseconds: Int64 { WallClock.milliseconds }
 }
 
 /// A client's connection to a broker, made anew when it has ended, and what name servers say about topics.

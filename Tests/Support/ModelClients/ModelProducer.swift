@@ -144,7 +144,7 @@ package actor ModelProducer {
     /// - Parameter end: what is said, after so many milliseconds; nil: nothing, the broker has to ask.
     package func sendTransaction(
         _ topic: String, queue: Int32, body: [UInt8], properties: [String: String],
-        end: (outcome: ModelTransactionOutcome, afterMillis: Int)?
+        end: (outcome: ModelTransactionOutcome, afterMilliseconds: Int)?
     ) async -> ModelSendOutcome {
         var properties = properties
         properties["TRAN_MSG"] = "true"
@@ -155,7 +155,7 @@ package actor ModelProducer {
         guard case .acknowledged(let queueOffset, let id) = outcome, let reply, let end,
             let position = OffsetMessageID.parse(id)?.physicalOffset
         else { return outcome }
-        if end.afterMillis > 0 { try? await Task.sleep(for: .milliseconds(end.afterMillis)) }
+        if end.afterMilliseconds > 0 { try? await Task.sleep(for: .milliseconds(end.afterMilliseconds)) }
         let message = TransactionEnd(
             group: group, queueOffset: queueOffset, commitLogOffset: position, state: end.outcome.state,
             messageID: properties["UNIQ_KEY"] ?? "",

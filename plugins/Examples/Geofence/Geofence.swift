@@ -1,6 +1,6 @@
-// An example plugin in Swift. Subscriptions of the type GEOFENCE, such as "30.27 120.15 5000", get the messages whose
-// properties `lat` and `lon` lie within so many metres of a position. Build it with the one command of
-// plugins/README.md.
+// An example plugin in Swift. A subscription of the type GEOFENCE is a position and a distance in metres, such as
+// "30.27 120.15 5000". It gets the messages whose properties `lat` and `lon` lie within that distance of the position.
+// Build it with the one command of plugins/README.md.
 
 public import CFilterPlugin
 internal import Glibc
