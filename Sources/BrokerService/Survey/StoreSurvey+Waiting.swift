@@ -92,7 +92,8 @@ extension StoreSurvey {
         let newest = report.log.newestMilliseconds
         let standing = try TimerStanding(
             files, progress: try deliveryProgress()?.timer, first: first, end: queue?.end ?? 0,
-            follower: isSlaves ? .wasOne : .never, lastStored: { newest })
+            follower: isSlaves ? .wasOne : .never, lastStored: { newest },
+            now: Clock.nowMilliseconds())
         let apache = try files.apacheNote()
         let known = standing.progress
         var waiting: [Waiting] = []

@@ -66,6 +66,8 @@ final class TimerMessageStore: WaitingObserver {
     /// delivered them. Time is then what the master's log contains.
     private let isFollowing: Bool
     private var followedMilliseconds: Int64 = 0
+    /// The queue could not be read, which the store has logged: it is tried again later.
+    private var isTakingInPaused = false
     private(set) var deliveredCount: Int64 = 0
     let metrics: TimerMetrics
 
@@ -92,7 +94,8 @@ final class TimerMessageStore: WaitingObserver {
         if isFollowing, !wasFollower { try files.setFollower(true) }
         let standing = try TimerStanding(
             files, progress: progress, first: queue.minOffset.rawValue, end: queue.maxOffset.rawValue,
-            follower: isFollowing ? .isOne : wasFollower ? .wasOne : .never, lastStored: lastStoreTimestamp)
+            follower: isFollowing ? .isOne : wasFollower ? .wasOne : .never, lastStored: lastStoreTimestamp,
+            now: environment.now())
         wheel = TimerWheel(
             progress: standing.progress, replayFrom: standing.replayFrom, replayEnd: queue.maxOffset.rawValue,
             files: buckets)
@@ -112,6 +115,9 @@ final class TimerMessageStore: WaitingObserver {
     /// not so late that adding to it overflows.
     private static func plausible(_ milliseconds: Int64) -> Int64 { min(max(0, milliseconds), TimerFrame.dueMax) }
 
+    /// A record's time, which no checksum of RocketMQ covers: a later one than now would end what is not due yet.
+    private func past(_ milliseconds: Int64) -> Int64 { min(Self.plausible(milliseconds), environment.now()) }
+
     private func clock() -> Int64 { isFollowing ? followedMilliseconds : environment.now() }
 
     /// From now on this broker delivers, and what it has delivered has been noted.
@@ -124,13 +130,13 @@ final class TimerMessageStore: WaitingObserver {
         guard !isRunning, let queue else { return }
         isRunning = true
         if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
-        if isFollowing { followedMilliseconds = Self.plausible(lastStoreTimestamp()) }
+        if isFollowing { followedMilliseconds = past(lastStoreTimestamp()) }
         QueueWatch.observe(queue, by: self)
         scheduleTurn()
     }
 
     func waitingArrived(in queueID: Int32, _ arrival: MessageArrival) {
-        followedMilliseconds = max(followedMilliseconds, Self.plausible(arrival.storeTimestamp))
+        followedMilliseconds = max(followedMilliseconds, past(arrival.storeTimestamp))
         scheduleTurn()
     }
 
@@ -224,7 +230,7 @@ final class TimerMessageStore: WaitingObserver {
     }
 
     private func mayTakeIn(_ now: Int64) -> Bool {
-        guard let wheel else { return false }
+        guard let wheel, !isTakingInPaused else { return false }
         return wheel.canTakeIn(now: now) && !wheel.wantsJob(now: now)
             && collectedBytes + writingBytes < Self.collectBytesMax
     }
@@ -242,6 +248,13 @@ final class TimerMessageStore: WaitingObserver {
             wheel.skip(from - 1)
         }
         let entries = storage.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
+        guard !entries.isEmpty else {
+            isTakingInPaused = true
+            return later(Self.retryMilliseconds) {
+                $0.isTakingInPaused = false
+                $0.scheduleTurn()
+            }
+        }
         var bytes = 0
         for (index, entry) in entries.enumerated() {
             let sequence = from + Int64(index)

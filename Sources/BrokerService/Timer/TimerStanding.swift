@@ -27,9 +27,11 @@ struct TimerStanding {
     ///   - first: the timer queue's first offset.
     ///   - end: the one after its last.
     ///   - lastStored: when the last message of the log was stored.
+    ///   - now: milliseconds since 1970. Nothing due later can have been delivered: neither a record's time nor
+    ///     RocketMQ's note has a checksum.
     init(
         _ files: TimerFiles, progress: TimerWheel.Progress?, first: Int64, end: Int64, follower: Follower,
-        lastStored: () -> Int64
+        lastStored: () -> Int64, now: Int64
     ) throws(SystemError) {
         checkpoint = try files.loadCheckpoint()
         var known =
@@ -39,11 +41,11 @@ struct TimerStanding {
         replayFrom = min(max(checkpoint?.replayFrom ?? first, first), end)
         known.ingested = min(known.ingested, end)
         if follower != .isOne {
-            let apache = try files.apacheNote()?.delivered
+            let apache = try files.apacheNote().map { min($0.delivered, now) }
             var elsewhere: Int64?
             if follower == .wasOne || (checkpoint == nil && progress == nil) {
                 // Until now another broker has delivered: the master, or Apache in whose folder this is.
-                elsewhere = apache ?? lastStored() -| Self.deliveryLagMilliseconds
+                elsewhere = apache ?? min(lastStored(), now) -| Self.deliveryLagMilliseconds
             } else if let apache, apache > known.watermark.due {
                 // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that
                 // passes.

@@ -18,6 +18,8 @@ struct EndedTransactions {
 
     /// Parked messages looked at when there is no index.
     static let scanMax: Int64 = 1000
+    /// Their bytes, after which it is unknown: one request looks at them in one turn of the loop.
+    static let scanBytes = 16 << 20
     /// Messages of one unique key looked at.
     static let sameKeyMax = 4096
 
@@ -36,9 +38,11 @@ struct EndedTransactions {
         guard let uniqueKey, storage.store.configuration.messageIndexEnable else {
             let last = aside.maxOffset.rawValue
             let from = QueueOffset(max(aside.minOffset.rawValue, last - Self.scanMax))
+            var bytes = 0
             let isAside = storage.store.entries(aside, from: from, maxCount: Int(Self.scanMax)).contains { entry in
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
-                return see(range) { HalfMessage($0).isCopy(of: half) }
+                bytes += range.length
+                return bytes > Self.scanBytes || see(range) { HalfMessage($0).isCopy(of: half) }
             }
             return isAside ? .unknown : .ended
         }

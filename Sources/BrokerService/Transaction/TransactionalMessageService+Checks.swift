@@ -145,9 +145,17 @@ extension TransactionalMessageService {
         }
     }
 
+    /// Whether the message in `scratch` is a prepared one. Any other, made one, would be no producer's.
+    private func isParked() -> Bool {
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            return record.topic.matches(KnownTopic.transactionCheckMaxTime) || record.topic.matches(KnownTopic.half)
+        }
+    }
+
     /// RESUME_CHECK_HALF_MESSAGE (323): a message without an outcome is asked for again from the beginning.
     func resumeCheck(physicalOffset: Int64) -> Bool {
-        guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
+        guard isRunning, let half = readRecord(at: physicalOffset), isParked() else { return false }
         // Its producer has sent an outcome since it was parked.
         if let key = scratchNames().uniqueKey, EndedTransactions(storage).wasEndedAside(key, half) != .none {
             return false

@@ -205,19 +205,38 @@ final class TransactionalMessageService: WaitingObserver {
                 return record.preparedTransactionOffset
             }
             if case .some(.some(let physicalOffset)) = prepared, let half = readHalf(at: physicalOffset),
-                open?.find(half.queueOffset) != nil
+                let ended = openOne(lyingAt: physicalOffset, numbered: half.queueOffset)
             {
-                storeOp(half.queueOffset)
+                storeOp(ended.queueOffset)
             }
             place += Int64(range.length)
         }
         if hasAppended { storage.scheduleTick() }
     }
 
+    /// The open transaction whose record, or a version of it, lies at an offset of the log.
+    /// - Parameter halfOffset: what the record says of its place in the queue, which may be wrong.
+    private func openOne(lyingAt physicalOffset: Int64, numbered halfOffset: Int64) -> HalfMessage? {
+        if let one = open?.find(halfOffset), one.physicalOffset <= physicalOffset {
+            let isVersion = { [storage] in
+                storage.store.lookMessage(at: PhysicalOffset(physicalOffset)).flatMap { range in
+                    storage.store.withBytes(range) { bytes in
+                        guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+                        return record.isEdit
+                    }
+                } ?? false
+            }
+            if one.physicalOffset == physicalOffset || isVersion() { return one }
+        }
+        return open?.lying(before: physicalOffset +| 1).last { $0.physicalOffset == physicalOffset }
+    }
+
     private func readOps(_ see: ([Int64]) -> Void = { _ in }) {
         guard let op else { return }
         read(op, &nextOp) { record, _ in
-            let offsets = record.map { OpMessage.halfOffsets($0.body) } ?? []
+            // A number that no half message has would keep all op messages behind it from being done with.
+            let end = half?.maxOffset.rawValue ?? 0
+            let offsets = (record.map { OpMessage.halfOffsets($0.body) } ?? []).filter { (0..<end).contains($0) }
             open?.opArrived(naming: offsets)
             see(offsets)
         }
@@ -424,16 +443,18 @@ final class TransactionalMessageService: WaitingObserver {
     /// What stands for the record in `scratch`.
     private func presentVersion(of place: PhysicalOffset) -> PresentVersion {
         guard let half else { return .itself }
-        let offset: QueueOffset? = scratch.withUnsafeBytes { bytes in
+        let record: (offset: QueueOffset, isEdit: Bool)? = scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.topic.matches(KnownTopic.half) else {
                 return nil
             }
-            return record.queueOffset
+            return (record.queueOffset, record.isEdit)
         }
         // What the queue has no entry of any more, or not yet, no edit can have reached.
-        guard let offset, offset >= half.minOffset, offset < half.maxOffset else { return .itself }
-        guard let version = storage.store.currentVersion(half, at: offset) else { return .unreadable }
-        // It lay before the queue began anew.
+        guard let record, record.offset >= half.minOffset, record.offset < half.maxOffset else { return .itself }
+        guard let first = storage.store.firstPlace(half, at: record.offset) else { return .unreadable }
+        // It lay before the queue began anew, or its number, which no checksum of RocketMQ covers, is another message's.
+        guard record.isEdit ? first < place : first == place else { return .itself }
+        guard let version = storage.store.currentVersion(half, at: record.offset) else { return .unreadable }
         guard version.physicalOffset > place else { return .itself }
         return version.isDeleted ? .deleted : .other(version.physicalOffset)
     }

@@ -117,9 +117,15 @@ extension MessageStore {
         return answer
     }
 
-    /// Whether there is a message of a key or unique key that meets a condition.
+    /// Entries of the index that `findMessage` looks at: a chain holds all keys of one slot, and strangers choose keys.
+    package static let findSteps = 4096
+    /// Bytes of messages after which `findMessage` stops.
+    package static let findBytes = 4 << 20
+
+    /// Whether there is a message of a key or unique key that meets a condition. It is looked for in one turn of the
+    /// loop; `.unknown` when that would take more than `findSteps` entries of the index or `findBytes` of messages.
     /// - Parameters:
-    ///   - atMost: entries of the index looked at, newest first.
+    ///   - atMost: messages looked at, newest first.
     ///   - isIt: gets ranges of whole records.
     package func findMessage(
         topic: String, key: String, atMost: Int, where isIt: (LogRange) -> Bool
@@ -129,13 +135,18 @@ extension MessageStore {
             topic: topic, key: key, limit: atMost, bytesMax: .max, begin: 0, end: .max, allVersions: true)
         do throws(SystemError) {
             var search = index.search(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
-            while !search.isDone { try search.advance(steps: .max) }
-            for offset in search.found {
-                guard let range = lookMessage(at: offset), holds(range, &query), isIt(range)
-                else { continue }
-                return .found
+            try search.advance(steps: Self.findSteps)
+            var bytes = 0
+            var last: PhysicalOffset?
+            // A key that a message repeats has an entry for each time.
+            for offset in search.found where offset != last {
+                last = offset
+                guard let range = lookMessage(at: offset) else { continue }
+                guard bytes <= Self.findBytes else { return .unknown }
+                bytes += range.length
+                if holds(range, &query), isIt(range) { return .found }
             }
-            return search.found.count < atMost ? .none : .unknown
+            return search.isDone && search.found.count < atMost ? .none : .unknown
         } catch {
             logger.error(
                 "searching the index failed, outcomes of transactions given up are refused until it works: \(error)")

@@ -1,11 +1,13 @@
-import BrokerService
 import Foundation
+import LinuxSystem
 import MessageStore
 import RemotingProtocol
 import StoreFormat
 import TestTools
 import Testing
 import WorkerProtocol
+
+@testable import BrokerService
 
 @Suite("timer messages in a folder that another program wrote")
 struct TimerFollowingTests {
@@ -26,6 +28,45 @@ struct TimerFollowingTests {
         let again = try next.connect()
         // What was due within the last minute comes again rather than never.
         #expect(try again.wait("T", count: 3).map(\.body) == ["b", "b", "c"])
+    }
+
+    @Test("times that are not yet, in a record or in RocketMQ's note, end nothing", arguments: [false, true])
+    func timesToCome(_ isNoted: Bool) throws {
+        let folder = TemporaryFolder()
+        let disk = RealDisk()
+        let files = TimerFiles(disk: disk, storePath: folder.path)
+        if isNoted {
+            try disk.createDirectory(folder.path + "/config")
+            let note = try disk.open(folder.path + "/config/timercheck", .create)
+            try [UInt8](repeating: 0x7F, count: 32).withUnsafeBytes { try note.write($0, at: 0) }
+        }
+        let now: Int64 = 1_800_000_000_000
+        let standing = try TimerStanding(
+            files, progress: nil, first: 0, end: 5, follower: .wasOne, lastStored: { Int64.max }, now: now)
+        #expect(standing.progress.watermark.due == (isNoted ? now : now - TimerStanding.deliveryLagMilliseconds))
+    }
+
+    @Test("a queue that cannot be read is asked again each second, and goes on where it was")
+    func unreadable() throws {
+        let harness = try BrokerHarness()
+        let connection = try harness.connect()
+        let sent = try connection.send(
+            topic: "T", body: "b", properties: RawConnection.properties("TIMER_DELAY_MS=2000;UNIQ_KEY=a"))
+        #expect(sent.code == 0)
+        try harness.drain()
+        try FileManager.default.removeItem(at: harness.folder.appendingPathComponent("apus-timer"))
+        let disk = FailingDisk()
+        let log = LogLines()
+        let next = try BrokerHarness(
+            folder: harness.folder, disk: disk, log: log,
+            prepare: { _ in disk.unreadable = "consumequeue/rmq_sys_wheel_timer" })
+        defer { try? next.end() }
+        let again = try next.connect()
+        usleep(2_500_000)
+        let attempts = log.lines.filter { $0.contains("rmq_sys_wheel_timer") }.count
+        #expect((1...8).contains(attempts), "\(attempts)")
+        disk.unreadable = nil
+        #expect(try again.wait("T", count: 1).map(\.body) == ["b"])
     }
 
     @Test("a slave keeps timer messages without delivering them; as master it delivers what is left")

@@ -143,6 +143,37 @@ struct TransactionTests {
         #expect(try connection.wait("TX", queueID: 1, count: 1).map(\.body) == ["who knows"])
     }
 
+    @Test("a prepared message whose record has another's number is asked for as itself", arguments: [Int64(1), 0])
+    func numberOfAnother(_ number: Int64) throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        let connection = try harness.connect()
+        let prepared = [try prepare(connection, "first"), try prepare(connection, "second")]
+        #expect(prepared.map(\.queueOffset) == [0, 1])
+        try harness.drain()
+        // No checksum of RocketMQ covers the number.
+        try? FileManager.default.removeItem(at: harness.folder.appendingPathComponent("recordsums"))
+        let log = try FileHandle(
+            forUpdating: harness.folder.appendingPathComponent("commitlog/00000000000000000000"))
+        let wrong = prepared[Int(1 - number)]
+        try log.seek(toOffset: UInt64(wrong.physicalOffset) + UInt64(CommitLogRecord.queueOffsetPosition))
+        try log.write(contentsOf: withUnsafeBytes(of: number.bigEndian) { Data($0) })
+        try log.close()
+        let next = try BrokerHarness([("transactionTimeOut", "300")], folder: harness.folder)
+        defer { try? next.end() }
+        let producer = try next.connect()
+        try producer.heartbeat("c", producerGroup: "PG")
+        let asked = try (0..<2).map { _ in try producer.request(.checkTransactionState) }
+        #expect(asked.compactMap { $0.extFields["transactionId"] }.sorted() == ["first", "second"])
+        for question in asked {
+            let place = Prepared(
+                physicalOffset: try #require(question.extFields["commitLogOffset"].flatMap { Int64($0) }),
+                queueOffset: try #require(question.extFields["tranStateTableOffset"].flatMap { Int64($0) }))
+            #expect(try end(producer, place, 8, check: true).code == 0)
+        }
+        let delivered = try producer.wait("TX", queueID: 1, count: 2)
+        #expect(delivered.compactMap { $0.properties["UNIQ_KEY"] }.sorted() == ["first", "second"])
+    }
+
     @Test("an answer to an older check decides the transaction, once")
     func lateAnswer() throws {
         let harness = try BrokerHarness([("transactionTimeOut", "200"), ("transactionCheckInterval", "200")])
@@ -415,6 +446,11 @@ struct TransactionTests {
         }
         let delivered = try again.wait("TX", queueID: 1, count: 3)
         #expect(delivered.map(\.body) == ["committed", "resumed", "later"])
+        // What was never prepared does not become so.
+        let other = OffsetMessageID.text(
+            host: HostAddress(ipv4: 0x7F00_0002, port: 31911), physicalOffset: delivered[0].physicalOffset)
+        #expect(
+            try again.invoke(.resumeCheckHalfMessage, ["topic": "TX", "msgId": other]).responseCode == .systemError)
         #expect(delivered.allSatisfy { $0.sysFlag == 8 })
         // Time passes, in which more could come.
         usleep(100_000)
