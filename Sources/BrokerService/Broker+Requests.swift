@@ -32,6 +32,11 @@ extension Broker {
                 remark: ControlBody.refusal(
                     code: request.frame.code, bytes: request.body.count, bytesMax: row.bodyBytesMax))
         }
+        guard request.frame.header.count <= row.headerBytesMax else {
+            return request.answer(
+                .systemError,
+                remark: ControlBody.refusal(code: request.frame.code, headerBytes: request.frame.header.count))
+        }
         if let refusal = storage.admission.refusal(of: row.refusal, in: row.refusedIn) {
             return request.answer(refusal.code, remark: refusal.remark, fields: refusal.fields)
         }

@@ -42,6 +42,16 @@ package enum RequestResource: Equatable, Sendable {
 package enum ControlBody {
     /// Bytes, at most: a few thousand entries.
     package static let bytesMax = 256 << 10
+    /// Bytes of such a request's header, at most: names, numbers, and lists of some hundred names.
+    package static let headerBytesMax = 128 << 10
+
+    /// Why a request with such a header is refused, for the answer.
+    package static func refusal(code: Int32, headerBytes: Int) -> String {
+        """
+        a request of code \(code) with a header of \(headerBytes) bytes is not taken, at most \(headerBytesMax): \
+        shorten its fields
+        """
+    }
 
     /// Why such a request is refused, for the answer.
     package static func refusal(code: Int32, bytes: Int, bytesMax: Int) -> String {

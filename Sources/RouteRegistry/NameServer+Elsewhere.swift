@@ -103,6 +103,9 @@ extension NameServer {
     func registerElsewhere(
         _ request: RegistrationRequest, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) {
+        if let refusal = tables.refusal(of: request.broker) {
+            return connection.respond(to: frame.returnAddress, .systemError, remark: refusal)
+        }
         let bytes = [UInt8](frame.body)
         make(frame.returnAddress, connection) {
             bytes.withUnsafeBytes { bytes in
@@ -111,6 +114,10 @@ extension NameServer {
         } then: { [unowned self] parsed, finish in
             switch parsed {
             case .success(let body):
+                // Others have registered meanwhile.
+                if let refusal = tables.refusal(of: request.broker) {
+                    return finish(Answer(code: .systemError, remark: refusal))
+                }
                 guard let entry = beginRegistration(request, body, connection.id) else {
                     return finish(.damagedRegistration)
                 }

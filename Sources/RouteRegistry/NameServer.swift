@@ -69,6 +69,8 @@ package final class NameServer: RemotingService {
     private var savedBrokers: Set<String>
     /// Brokers are to be saved in a moment.
     private var keepsBrokers = false
+    /// The next turn that takes out topics of brokers that have left is scheduled.
+    private var isForgetting = false
     /// Questions that were held after the start and are being answered.
     private var heldQuestions: ArraySlice<StartHold.Question> = []
 
@@ -205,6 +207,23 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
+    /// Takes out the topics of brokers that have left, some in each turn.
+    private func forgetSoon() {
+        guard tables.isForgetting, !isForgetting else { return }
+        guard let eventLoop = self.eventLoop else {
+            while tables.isForgetting { tables.forgetSome() }
+            return
+        }
+        isForgetting = true
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .microseconds(200)) {
+            this.value.isForgetting = false
+            this.value.tables.forgetSome()
+            this.value.logEvents()
+            this.value.forgetSoon()
+        }
+    }
+
     // MARK: - RemotingService
 
     package func connectionOpened(_ connection: RemotingConnection) {
@@ -230,6 +249,11 @@ package final class NameServer: RemotingService {
                 to: frame.returnAddress, .systemError,
                 remark: ControlBody.refusal(
                     code: frame.code, bytes: frame.body.count, bytesMax: request.bodyBytesMax))
+        }
+        guard frame.header.count <= request.headerBytesMax else {
+            return connection.respond(
+                to: frame.returnAddress, .systemError,
+                remark: ControlBody.refusal(code: frame.code, headerBytes: frame.header.count))
         }
         do throws(RemotingDecodeError) {
             guard let answer = try request.processor(self)(frame, connection) else { return logEvents() }
@@ -388,6 +412,7 @@ package final class NameServer: RemotingService {
 
     /// Enters what a broker has registered.
     func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
+        if let refusal = tables.refusal(of: request.broker) { return Answer(code: .systemError, remark: refusal) }
         guard var entry = beginRegistration(request, body, connection) else { return .damagedRegistration }
         tables.apply(&entry.topics, atMost: .max)
         return registered(entry)
@@ -582,6 +607,7 @@ package final class NameServer: RemotingService {
     // MARK: - Log
 
     func logEvents() {
+        forgetSoon()
         guard tables.hasEvents else { return }
         defer { keepBrokersSoon() }
         for event in tables.takeEvents() {
@@ -596,6 +622,14 @@ package final class NameServer: RemotingService {
                 logger.notice(
                     "broker removed",
                     metadata: ["broker": "\(name)", "address": "\(address)", "reason": "\(reason.rawValue)"])
+            case .topicsRefused(let broker, let count):
+                logger.warning(
+                    """
+                    \(count) topics of a broker are not taken, no client finds them: a name has more than \
+                    \(RouteTables.topicBytesMax) bytes, or there are \(RouteTables.topicsOfBrokerMax) topics of this \
+                    broker or \(RouteTables.topicsMax) of all; delete topics that are not needed
+                    """,
+                    metadata: ["broker": "\(broker)"])
             case .topicRegistered(let topic, let broker):
                 logger.debug("topic registered", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
             case .topicChanged(let topic, let broker):

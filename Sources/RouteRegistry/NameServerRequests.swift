@@ -15,6 +15,8 @@ final class NameServerRequest: Sendable {
     let resources: [RequestResource]
     /// Bytes of the body, at most: it is read on the event loop, but for registrations.
     let bodyBytesMax: Int
+    /// Bytes of the header, at most. A value of the KV configuration is in the header.
+    let headerBytesMax: Int
     /// One line for the README.
     let text: String
     let processor: @Sendable (NameServer) -> Processor
@@ -28,6 +30,7 @@ final class NameServerRequest: Sendable {
         self.action = action
         self.resources = resources
         bodyBytesMax = isRegistration ? .max : ControlBody.bytesMax
+        headerBytesMax = code == .putKVConfig ? .max : ControlBody.headerBytesMax
         self.text = text
         self.processor = processor
     }

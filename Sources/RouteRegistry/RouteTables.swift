@@ -46,6 +46,26 @@ package struct RouteTables: Sendable {
     /// its brokers come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
+    /// Bytes of a broker's or a cluster's name or an address, at most. RocketMQ checks none of this, and
+    /// each peer that reaches the port may register.
+    package static let nameBytesMax = 255
+    /// Bytes of a topic's name, at most: RocketMQ's brokers make none longer than a group's retry topic.
+    package static let topicBytesMax = 512
+    /// Broker names, at most. What leaves, comes or asks costs a look at all of them.
+    package static let brokersMax = 4096
+    /// Addresses of all brokers, slaves included, at most.
+    package static let addressesMax = 8192
+    /// Clusters, at most.
+    package static let clustersMax = 1024
+    /// Filter servers of one broker, at most.
+    package static let filterServersMax = 64
+    /// Topics of one broker, at most.
+    package static let topicsOfBrokerMax = 100_000
+    /// Topics of all brokers together, at most: one that two brokers have counts twice.
+    package static let topicsMax = 2_000_000
+    /// More topics than these are taken from a broker that has left in several turns of the loop.
+    package static let forgottenAtOnce = 500
+
     /// One broker process, by its address.
     package struct LiveBroker: Equatable, Sendable {
         /// When it registered last, and how long that holds: milliseconds.
@@ -70,6 +90,8 @@ package struct RouteTables: Sendable {
         case topicChanged(topic: String, broker: String)
         case brokerRemoved(address: String, name: String, reason: Removal)
         case topicRemoved(topic: String)
+        /// More than the name server takes, or names that are too long.
+        case topicsRefused(broker: String, count: Int)
     }
 
     /// Why a broker went.
@@ -88,6 +110,10 @@ package struct RouteTables: Sendable {
     private var liveTable: [String: LiveBroker] = [:]
     private var filterServerTable: [String: [String]] = [:]
     private var events: [Event] = []
+    /// Topics in all sets of `topicsOfBroker`.
+    private var entryCount = 0
+    /// Topics of brokers that have left, which `forgetSome` takes out.
+    private var leaving: [String: Set<String>] = [:]
 
     package init() {}
 
@@ -126,16 +152,49 @@ package struct RouteTables: Sendable {
         let isNew: Bool
         var gone: ArraySlice<String> = []
         var topics: ArraySlice<TopicConfig> = []
+        /// How many were not taken.
+        fileprivate var refused = 0
 
         /// Everything is entered.
         package fileprivate(set) var isDone = false
     }
 
-    /// As `register`, all but the topics: those are for `apply`.
+    /// Why a broker is not registered; nil: it may be.
+    package func refusal(of broker: BrokerRegistration) -> String? {
+        for (what, text) in [
+            ("brokerName", broker.brokerName), ("clusterName", broker.clusterName), ("brokerAddr", broker.brokerAddr),
+            ("haServerAddr", broker.haServerAddr),
+        ] where text.utf8.count > Self.nameBytesMax {
+            return "\(what) has \(text.utf8.count) bytes, and may have \(Self.nameBytesMax): nothing was registered"
+        }
+        func full(_ what: String, _ count: Int) -> String {
+            """
+            this name server knows \(count) \(what) already, as many as it takes: nothing was registered; stop brokers \
+            that are not needed, or use another name server
+            """
+        }
+        if clusterAddrTable[broker.clusterName] == nil, clusterAddrTable.count >= Self.clustersMax {
+            return full("clusters", clusterAddrTable.count)
+        }
+        guard let known = brokerAddrTable[broker.brokerName] else {
+            return brokerAddrTable.count < Self.brokersMax ? nil : full("brokers", brokerAddrTable.count)
+        }
+        guard known.brokerAddrs[broker.brokerID] == nil else { return nil }
+        let addresses = brokerAddrTable.values.reduce(0) { $0 + $1.brokerAddrs.count }
+        return addresses < Self.addressesMax ? nil : full("addresses of brokers", addresses)
+    }
+
+    /// As `register`, all but the topics: those are for `apply`. Only what `refusal` has no objection to.
     package mutating func beginRegistration(
         _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64
     ) -> (master: (haServerAddr: String, masterAddr: String)?, topics: PendingTopics) {
         clusterAddrTable[broker.clusterName, default: []].insert(broker.brokerName)
+        // It comes back before what it had is forgotten.
+        let isEarly = leaving[broker.brokerName] != nil
+        if let topics = leaving.removeValue(forKey: broker.brokerName) {
+            topicsOfBroker[broker.brokerName] = topics
+            entryCount += topics.count
+        }
         var isFirst = false
         var data: BrokerData
         if let known = brokerAddrTable[broker.brokerName] {
@@ -155,7 +214,7 @@ package struct RouteTables: Sendable {
             events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
         }
         // One that comes back may be another process of it: what it does not name any more goes.
-        let isBack = liveTable[broker.brokerAddr]?.closedAt != nil
+        let isBack = isEarly || liveTable[broker.brokerAddr]?.closedAt != nil
         var topics = PendingTopics(
             brokerName: broker.brokerName, brokerAddr: broker.brokerAddr, version: broker.topics.dataVersion,
             isNew: liveTable[broker.brokerAddr] == nil)
@@ -172,7 +231,8 @@ package struct RouteTables: Sendable {
                 connection: connection, haServerAddr: broker.haServerAddr),
             forKey: broker.brokerAddr)
         if let filterServers = broker.filterServers {
-            filterServerTable[broker.brokerAddr] = filterServers.isEmpty ? nil : filterServers
+            let taken = filterServers.filter { $0.utf8.count <= Self.nameBytesMax }.prefix(Self.filterServersMax)
+            filterServerTable[broker.brokerAddr] = taken.isEmpty ? nil : Array(taken)
         }
         guard broker.brokerID != 0, let masterAddr = data.brokerAddrs[0], let master = liveTable[masterAddr] else {
             return (nil, topics)
@@ -191,13 +251,16 @@ package struct RouteTables: Sendable {
                 left -= 1
             }
             while left > 0, let topic = pending.topics.popFirst() {
-                update(topic, on: pending.brokerName)
+                if !update(topic, on: pending.brokerName) { pending.refused += 1 }
                 left -= 1
             }
             guard pending.gone.isEmpty, pending.topics.isEmpty else { return }
         }
         if pending.isNew, liveTable[pending.brokerAddr] != nil {
             events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
+        }
+        if pending.refused > 0 {
+            events.append(.topicsRefused(broker: pending.brokerName, count: pending.refused))
         }
         pending.isDone = true
     }
@@ -229,33 +292,43 @@ package struct RouteTables: Sendable {
 
     private mutating func remove(_ topic: String, of brokerName: String) {
         topicQueueTable[topic]?[brokerName] = nil
-        topicsOfBroker[brokerName]?.remove(topic)
+        removeName(topic, of: brokerName)
         dropIfEmpty(topic)
     }
 
-    private mutating func update(_ topic: TopicConfig, on brokerName: String) {
+    private mutating func removeName(_ topic: String, of brokerName: String) {
+        if topicsOfBroker[brokerName]?.remove(topic) != nil { entryCount -= 1 }
+    }
+
+    /// False: it is refused.
+    private mutating func update(_ topic: TopicConfig, on brokerName: String) -> Bool {
         let queues = QueueData(
             brokerName: brokerName, readQueueNums: topic.readQueueNums, writeQueueNums: topic.writeQueueNums,
             perm: topic.perm, topicSysFlag: topic.topicSysFlag)
-        update(topic.topicName, queues)
+        return update(topic.topicName, queues)
     }
 
-    private mutating func update(_ topic: String, _ queues: QueueData) {
-        guard let former = topicQueueTable[topic, default: [:]].updateValue(queues, forKey: queues.brokerName)
-        else {
-            topicsOfBroker[queues.brokerName, default: []].insert(topic)
-            events.append(.topicRegistered(topic: topic, broker: queues.brokerName))
-            return
+    private mutating func update(_ topic: String, _ queues: QueueData) -> Bool {
+        let brokerName = queues.brokerName
+        guard let former = topicQueueTable[topic]?[brokerName] else {
+            guard topic.utf8.count <= Self.topicBytesMax, entryCount < Self.topicsMax,
+                topicsOfBroker[brokerName, default: []].count < Self.topicsOfBrokerMax
+            else { return false }
+            topicQueueTable[topic, default: [:]][brokerName] = queues
+            if topicsOfBroker[brokerName, default: []].insert(topic).inserted { entryCount += 1 }
+            events.append(.topicRegistered(topic: topic, broker: brokerName))
+            return true
         }
-        if former != queues {
-            events.append(.topicChanged(topic: topic, broker: queues.brokerName))
-        }
+        guard former != queues else { return true }
+        topicQueueTable[topic]?[brokerName] = queues
+        events.append(.topicChanged(topic: topic, broker: brokerName))
+        return true
     }
 
     /// 217: adds one topic with queues a broker's registration has not named (yet).
     package mutating func register(topic: String, queues: [QueueData]) {
         for data in queues where brokerAddrTable[data.brokerName] != nil {
-            update(topic, data)
+            if !update(topic, data) { events.append(.topicsRefused(broker: data.brokerName, count: 1)) }
         }
     }
 
@@ -339,7 +412,24 @@ package struct RouteTables: Sendable {
         for (cluster, names) in clusterAddrTable where names.contains(brokerName) {
             clusterAddrTable[cluster] = names.count == 1 ? nil : names.subtracting([brokerName])
         }
-        for topic in topicsOfBroker.removeValue(forKey: brokerName) ?? [] { remove(topic, of: brokerName) }
+        guard let topics = topicsOfBroker.removeValue(forKey: brokerName) else { return }
+        entryCount -= topics.count
+        leaving[brokerName] = topics
+        if topics.count <= Self.forgottenAtOnce { forgetSome() }
+    }
+
+    /// Topics of brokers that have left are still to be taken out: call `forgetSome`. No route leads to them meanwhile.
+    package var isForgetting: Bool { !leaving.isEmpty }
+
+    /// Takes some of them out, `forgottenAtOnce` or as many as one call of `unregister` or `expire` has left.
+    package mutating func forgetSome() {
+        guard let brokerName = leaving.keys.first, var topics = leaving.removeValue(forKey: brokerName) else { return }
+        for _ in 0..<Self.forgottenAtOnce {
+            guard let topic = topics.popFirst() else { return }
+            topicQueueTable[topic]?[brokerName] = nil
+            dropIfEmpty(topic)
+        }
+        if !topics.isEmpty { leaving[brokerName] = topics }
     }
 
     private mutating func dropIfEmpty(_ topic: String) {
@@ -351,7 +441,7 @@ package struct RouteTables: Sendable {
     /// Deletes a topic at all brokers. A broker that still has it registers it again.
     package mutating func delete(topic: String) {
         if let queues = topicQueueTable.removeValue(forKey: topic) {
-            for brokerName in queues.keys { topicsOfBroker[brokerName]?.remove(topic) }
+            for brokerName in queues.keys { removeName(topic, of: brokerName) }
             events.append(.topicRemoved(topic: topic))
         }
     }
@@ -361,7 +451,7 @@ package struct RouteTables: Sendable {
         guard let names = clusterAddrTable[cluster], topicQueueTable[topic] != nil else { return }
         for name in names {
             topicQueueTable[topic]?[name] = nil
-            topicsOfBroker[name]?.remove(topic)
+            removeName(topic, of: name)
         }
         dropIfEmpty(topic)
     }
@@ -393,7 +483,8 @@ package struct RouteTables: Sendable {
     /// Where a topic is; nil when no broker here has it. Ordered by broker name.
     package func route(of topic: String) -> TopicRouteData? {
         guard let queues = topicQueueTable[topic] else { return nil }
-        let names = queues.keys.sorted()
+        // One that has left is no longer named.
+        let names = queues.keys.filter { brokerAddrTable[$0] != nil }.sorted()
         let brokers = names.compactMap { brokerAddrTable[$0] }
         guard !brokers.isEmpty else { return nil }
         var filterServers: [String: [String]] = [:]

@@ -119,6 +119,25 @@ struct LoopTimeTests {
         }
     }
 
+    @Test("a control request with a large header is refused in words, whatever its code")
+    func largeHeaders() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let large = ["filterGroups": String(repeating: "a,", count: ControlBody.headerBytesMax / 2)]
+        let small = RequestTable.rows.filter { $0.headerBytesMax == ControlBody.headerBytesMax }
+        #expect(small.count > 50)
+        #expect(
+            Set(RequestTable.rows.filter { $0.headerBytesMax == .max }.map(\.code))
+                == Set(RequestTable.rows.filter { $0.bodyBytesMax == .max }.map(\.code))
+                .union([.pullMessage, .litePullMessage, .popMessage]))
+        for code in small.map(\.code) {
+            let answer = try connection.invoke(code, large)
+            #expect(answer.code == ResponseCode.systemError.rawValue)
+            #expect(answer.remark?.contains("a header of ") == true, "\(code): \(answer.remark ?? "")")
+        }
+    }
+
     @Test("many members of a group are told of a change in slices, each once")
     func notices() throws {
         let harness = try BrokerHarness()

@@ -145,6 +145,19 @@ struct NameServerTests {
         RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic])
     }
 
+    @Test("a header no request needs, and a broker's name no broker has, are refused in words")
+    func largeHeaders() async throws {
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        let large = try await client.invoke(
+            Self.route(String(repeating: "t", count: ControlBody.headerBytesMax)))
+        #expect(large.code == ResponseCode.systemError.rawValue && large.remark?.contains("header") == true)
+        let broker = try await client.invoke(Self.register(String(repeating: "b", count: 256), topics: []))
+        #expect(broker.code == ResponseCode.systemError.rawValue)
+        #expect(broker.remark == "brokerName has 256 bytes, and may have 255: nothing was registered")
+        try await server.stop()
+    }
+
     @Test("Apache's brokers register, and Apache's clients get the answers Apache gave")
     func golden() async throws {
         for (name, frames) in try Self.goldenCases() {

@@ -131,6 +131,58 @@ struct RouteTablesTests {
         tables.unregister(clusterName: "C", brokerAddr: "never", brokerName: "seen", brokerID: 0)
     }
 
+    @Test("names, brokers, addresses and clusters have bounds, and who is known may come again")
+    func bounds() {
+        var tables = RouteTables()
+        let long = String(repeating: "x", count: RouteTables.nameBytesMax + 1)
+        for broker in [
+            Self.broker(long, addr: "a:1"), Self.broker("a", addr: long), Self.broker("a", addr: "a:1", cluster: long),
+        ] {
+            #expect(tables.refusal(of: broker)?.contains("256") == true || broker.haServerAddr.utf8.count > 256)
+            #expect(tables.refusal(of: broker) != nil)
+        }
+        #expect(tables.refusal(of: Self.broker(String(long.dropLast()), addr: "a:1")) == nil)
+        for number in 0..<RouteTables.clustersMax {
+            _ = tables.register(Self.broker("b\(number)", addr: "b:1", cluster: "C\(number)"), connection: 1, now: 0)
+        }
+        #expect(tables.refusal(of: Self.broker("b0", addr: "b:1", cluster: "more"))?.contains("1024 clusters") == true)
+        for number in RouteTables.clustersMax..<RouteTables.brokersMax {
+            _ = tables.register(Self.broker("b\(number)", addr: "b:1", cluster: "C1"), connection: 1, now: 0)
+        }
+        #expect(tables.refusal(of: Self.broker("more", addr: "b:1", cluster: "C1"))?.contains("4096 brokers") == true)
+        for id in 1...Int64(RouteTables.addressesMax - RouteTables.brokersMax) {
+            _ = tables.register(Self.broker("b0", id: id, addr: "c:\(id)", cluster: "C1"), connection: 1, now: 0)
+        }
+        #expect(tables.refusal(of: Self.broker("b1", id: 7, addr: "d:1", cluster: "C1"))?.contains("8192") == true)
+        #expect(tables.refusal(of: Self.broker("b1", addr: "new:1", cluster: "C1")) == nil)
+    }
+
+    @Test("topics of a broker have bounds; with a thousand it leaves in several turns, at once for who asks")
+    func manyTopics() {
+        var tables = RouteTables()
+        var topics = (0..<RouteTables.topicsOfBrokerMax).map { TopicConfig(topicName: "t\($0)") }
+        let long = TopicConfig(topicName: String(repeating: "x", count: RouteTables.topicBytesMax + 1))
+        topics.insert(long, at: 0)
+        topics.append(TopicConfig(topicName: "one more"))
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: topics), connection: 1, now: 0)
+        #expect(tables.topicCount == RouteTables.topicsOfBrokerMax)
+        #expect(tables.takeEvents().contains(.topicsRefused(broker: "a", count: 2)))
+        _ = tables.register(Self.broker("b", addr: "b:1", topics: [topics[1]]), connection: 2, now: 0)
+        tables.unregister(clusterName: "C", brokerAddr: "a:1", brokerName: "a", brokerID: 0)
+        #expect(tables.isForgetting && tables.topicCount == RouteTables.topicsOfBrokerMax)
+        #expect(tables.route(of: "t5") == nil)
+        #expect(tables.route(of: "t0")?.queueDatas.map(\.brokerName) == ["b"])
+        tables.forgetSome()
+        #expect(tables.topicCount >= RouteTables.topicsOfBrokerMax - RouteTables.forgottenAtOnce)
+        // It is back before all are forgotten, with two of them.
+        _ = tables.register(
+            Self.broker("a", addr: "a:1", topics: [topics[2], topics[3]], version: 2), connection: 3, now: 0)
+        #expect(!tables.isForgetting)
+        #expect(Set(tables.topics) == ["t0", "t1", "t2"])
+        tables.unregister(clusterName: "C", brokerAddr: "a:1", brokerName: "a", brokerID: 0)
+        #expect(!tables.isForgetting && tables.topics == ["t0"])
+    }
+
     @Test("write permission is wiped and given back, the inherit bit of TBW102 stays")
     func permissions() {
         var tables = RouteTables()

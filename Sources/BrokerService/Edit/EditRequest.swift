@@ -64,7 +64,12 @@ struct EditRequest {
         for (name, text) in [("tags", parsed.tags), ("keys", parsed.keys)] where text.map(isSeparated) == true {
             return .refused("\(name) has a character that separates properties (code 1 or 2)")
         }
-        if let text = fields.string("properties") {
+        let properties = fields.string("properties")
+        let bytes = [parsed.tags, parsed.keys, properties].reduce(0) { $0 + ($1?.utf8.count ?? 0) }
+        guard bytes <= Int(Int16.max) else {
+            return .refused("tags, keys and properties have \(bytes) bytes, a message has room for \(Int16.max)")
+        }
+        if let text = properties {
             for piece in text.utf8.split(separator: MessageProperties.propertySeparator) {
                 let parts = piece.split(
                     separator: MessageProperties.nameValueSeparator, maxSplits: 1, omittingEmptySubsequences: false)

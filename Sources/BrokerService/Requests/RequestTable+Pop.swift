@@ -6,6 +6,7 @@ extension RequestTable {
         [
             RequestRow(
                 .popMessage, "POP_MESSAGE", .subscribe, [.group("consumerGroup"), .topic("topic")], refused: .pop,
+                hasExpression: true,
                 "hands messages of any queue to one client for some time, held until there are any (5.x)"
             ) { $0.pop.process },
             RequestRow(

@@ -53,11 +53,11 @@ extension RequestTable {
         [
             RequestRow(
                 .pullMessage, "PULL_MESSAGE", .subscribe, [.group("consumerGroup"), .topic("topic")],
-                "the next messages of a queue, held until there is one"
+                hasExpression: true, "the next messages of a queue, held until there is one"
             ) { $0.pull.process },
             RequestRow(
                 .litePullMessage, "LITE_PULL_MESSAGE", .subscribe, [.group("consumerGroup"), .topic("topic")],
-                "the same for consumers that are no member of their group (5.x)"
+                hasExpression: true, "the same for consumers that are no member of their group (5.x)"
             ) { $0.pull.process },
         ]
     }

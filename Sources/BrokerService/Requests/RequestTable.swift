@@ -19,13 +19,16 @@ final class RequestRow: Sendable {
     /// Bytes of the body, at most. Messages and heartbeats are bounded by their frame, everything else is JSON that is
     /// read on the event loop.
     let bodyBytesMax: Int
+    /// Bytes of the header, at most. Those of messages contain properties, those of pulls an expression.
+    let headerBytesMax: Int
     /// One line for the README.
     let text: String
     let processor: @Sendable (Processors) -> Processor
 
     init(
         _ code: RequestCode, _ name: String, _ action: RequestAction, _ resources: [RequestResource],
-        refused refusal: Admission.Refusal = .never, hasMessageBody: Bool = false, _ text: String,
+        refused refusal: Admission.Refusal = .never, hasMessageBody: Bool = false,
+        hasExpression: Bool = false, _ text: String,
         _ processor: @escaping @Sendable (Processors) -> Processor
     ) {
         self.code = code
@@ -35,6 +38,7 @@ final class RequestRow: Sendable {
         refusedIn = refusal.states
         self.refusal = refusal
         bodyBytesMax = hasMessageBody ? .max : ControlBody.bytesMax
+        headerBytesMax = hasMessageBody || hasExpression ? .max : ControlBody.headerBytesMax
         self.text = text
         self.processor = processor
     }

@@ -452,7 +452,7 @@ final class TransactionalMessageService: WaitingObserver {
         // What the queue has no entry of any more, or not yet, no edit can have reached.
         guard let record, record.offset >= half.minOffset, record.offset < half.maxOffset else { return .itself }
         guard let first = storage.store.firstPlace(half, at: record.offset) else { return .unreadable }
-        // It lay before the queue began anew, or its number, which no checksum of RocketMQ covers, is another message's.
+        // It lay before the queue began anew, or its number is another message's: no checksum of RocketMQ covers it.
         guard record.isEdit ? first < place : first == place else { return .itself }
         guard let version = storage.store.currentVersion(half, at: record.offset) else { return .unreadable }
         guard version.physicalOffset > place else { return .itself }
