@@ -83,9 +83,16 @@ struct ControlPlane {
         guard reply.code == 0 else {
             throw BenchError("\(nameServer) gave no route of '\(topic)': code \(reply.code) \(reply.remark)")
         }
+        return try Self.queues(inRoute: reply.body, from: "\(nameServer)", writable: writable)
+    }
+
+    /// Of each broker once, and as many as a topic has at most.
+    static func queues(inRoute body: [UInt8], from nameServer: String, writable: Bool) throws(BenchError)
+        -> [BenchQueue]
+    {
         let json: JSONValue
         do {
-            json = try JSONValue(parsing: reply.body)
+            json = try JSONValue(parsing: body)
         } catch {
             throw BenchError("\(nameServer) gave a route that cannot be read: \(error)")
         }
@@ -97,12 +104,13 @@ struct ControlPlane {
             addresses[name] = try WireAddress(text)
         }
         var found: [BenchQueue] = []
+        var seen: Set<String> = []
         for queue in json["queueDatas"]?.array ?? [] {
             guard let name = queue["brokerName"]?.string, let address = addresses[name] else { continue }
             let permission = queue["perm"]?.integer ?? 0
-            guard permission & (writable ? 2 : 4) != 0 else { continue }
+            guard permission & (writable ? 2 : 4) != 0, seen.insert(name).inserted else { continue }
             let count = queue[writable ? "writeQueueNums" : "readQueueNums"]?.integer ?? 0
-            for id in 0..<max(0, count) {
+            for id in 0..<min(max(0, count), Int64(QueueLimits.queuesPerTopic)) {
                 found.append(BenchQueue(brokerName: name, address: address, queueID: Int(id)))
             }
         }

@@ -43,11 +43,21 @@ package struct DiskMark: Hashable, Sendable {
             let pair = line.split(separator: "=", maxSplits: 1)
             if pair.count == 2 { fields[pair[0]] = pair[1] }
         }
-        guard let identity = fields["id"], let name = fields["brokerName"] else { return nil }
+        guard let identity = fields["id"], let name = fields["brokerName"], Self.isWord(identity), Self.isWord(name)
+        else {
+            return nil
+        }
         let slot = fields["slot"].map { DiskMark.slot($0) }
         // A number that is none is not the same as no number: the disk would become another broker's.
         if case .some(nil) = slot { return nil }
         self.init(identity: String(identity), slot: slot ?? nil, brokerName: String(name))
+    }
+
+    /// Without blanks and control characters: the register of disks has a line of words for each disk.
+    private static func isWord(_ text: Substring) -> Bool {
+        text.unicodeScalars.allSatisfy {
+            !$0.properties.isWhitespace && $0.properties.generalCategory != .control
+        }
     }
 
     /// nil when the text is none of `slots`.
@@ -216,8 +226,8 @@ package enum DurableFile {
     }
 
     /// All of a small file, nil when there is none.
-    /// - Throws: the file exists and cannot be read.
-    package static func read(_ path: String) throws(SystemError) -> String? {
+    /// - Throws: the file exists and cannot be read, or has more bytes than that (`EFBIG`).
+    package static func read(_ path: String, bytesMax: Int = 16 << 20) throws(SystemError) -> String? {
         let fd = apus_open(path, O_RDONLY, 0)
         if fd == -ENOENT { return nil }
         let file = Descriptor(owning: try check(fd, "open", path))
@@ -226,6 +236,7 @@ package enum DurableFile {
         while true {
             let count = try call("read", path) { Glibc.read(file.raw, &buffer, 4096) }
             if count == 0 { return String(decoding: all, as: UTF8.self) }
+            guard count <= bytesMax - all.count else { throw SystemError(errno: EFBIG, call: "read", subject: path) }
             all += buffer[..<count]
         }
     }

@@ -7,15 +7,18 @@ package struct MetadataFile {
     /// Of the file; its backup is beside it.
     package let path: String
     private let disk: any Disk
+    private let bytesMax: Int64
 
     /// The file at `path`; reads nothing yet.
-    package init(path: String, disk: any Disk) {
+    /// - Parameter bytesMax: of a file; one that states more is damaged, and is not read.
+    package init(path: String, disk: any Disk, bytesMax: Int64 = Self.bytesMax) {
         self.path = path
         self.disk = disk
+        self.bytesMax = bytesMax
     }
 
-    /// Bytes of a file; one that states more (a hole of a terabyte costs nothing) is damaged, and is not read.
-    package static let bytesMax: Int64 = 4 << 30
+    /// Bytes of a table, as its readers take them. A hole of a terabyte costs nothing.
+    package static let bytesMax: Int64 = 1 << 30
 
     /// How much of a file's bytes is what it should be.
     package enum Quality: Sendable {
@@ -49,7 +52,7 @@ package struct MetadataFile {
         let checksums = try onDisk { () throws(SystemError) in try readChecksums() }
         let found = try onDisk { () throws(SystemError) in try look(path) }
         let current = found.bytes
-        var reason = found.sizeBeyond.map { Self.text(path, $0) } ?? "\(path) is missing"
+        var reason = found.sizeBeyond.map { text(path, $0) } ?? "\(path) is missing"
         var usable: [UInt8]?
         if let current {
             if try isWhole(path, current, checksums) {
@@ -181,7 +184,7 @@ package struct MetadataFile {
         var sizeBeyond: Int64?
     }
 
-    private static func text(_ path: String, _ size: Int64) -> String {
+    private func text(_ path: String, _ size: Int64) -> String {
         "\(path) has \(size) bytes, no table has more than \(bytesMax)"
     }
 
@@ -192,7 +195,7 @@ package struct MetadataFile {
         guard try disk.information(path) != nil else { return Found() }
         let file = try disk.open(path, .read)
         let stated = Int64(try file.size())
-        guard stated <= Self.bytesMax else { return Found(sizeBeyond: stated) }
+        guard stated <= bytesMax else { return Found(sizeBeyond: stated) }
         let size = Int(stated)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, size), alignment: 1)
         defer { buffer.deallocate() }

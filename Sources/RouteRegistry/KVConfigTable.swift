@@ -8,13 +8,19 @@ package struct KVConfigTable: Equatable, Sendable {
     /// The namespace of `updateOrderConf`: topic → `broker:queues;…`.
     package static let orderTopicConfig = "ORDER_TOPIC_CONFIG"
 
-    /// namespace → key → value.
+    /// namespace → key → value. A namespace whose keys were all deleted stays, as in RocketMQ, while there is room.
     package private(set) var table: [String: [String: String]] = [:]
 
-    /// Bytes of namespaces, keys and values.
+    /// Bytes of namespaces, keys and values; each namespace counts once more for itself.
     package private(set) var bytes = 0
     /// So many it takes. RocketMQ has no bound; here each change writes the whole table, and a start reads it.
     package static let bytesMax = 8 << 20
+    /// Bytes of the namespace and the key of a request. RocketMQ has no bound.
+    package static let namespaceMax = 255
+    /// As above.
+    package static let keyMax = 32 << 10
+    /// Namespaces without entries.
+    private var emptied: Set<String> = []
 
     package init() {}
 
@@ -61,12 +67,24 @@ package struct KVConfigTable: Equatable, Sendable {
     /// `false`: there is no room for it, nothing was changed.
     package mutating func put(namespace: String, key: String, value: String) -> Bool {
         let former = table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
-        guard bytes - former + Self.bytes(namespace, key, value) <= Self.bytesMax else { return false }
+        let growth = Self.bytes(namespace, key, value) - former
+        func isFull() -> Bool { bytes + growth + (table[namespace] == nil ? namespace.utf8.count : 0) > Self.bytesMax }
+        if isFull() { removeEmptied() }
+        guard !isFull() else { return false }
         self.set(namespace, key, value)
         return true
     }
 
+    private mutating func removeEmptied() {
+        for namespace in emptied where table.removeValue(forKey: namespace) != nil {
+            bytes -= namespace.utf8.count
+        }
+        emptied = []
+    }
+
     private mutating func set(_ namespace: String, _ key: String, _ value: String) {
+        if table[namespace] == nil { bytes += namespace.utf8.count }
+        emptied.remove(namespace)
         if let former = table[namespace, default: [:]].updateValue(value, forKey: key) {
             bytes -= Self.bytes(namespace, key, former)
         }
@@ -82,6 +100,7 @@ package struct KVConfigTable: Equatable, Sendable {
     package mutating func delete(namespace: String, key: String) {
         guard let former = table[namespace]?.removeValue(forKey: key) else { return }
         bytes -= Self.bytes(namespace, key, former)
+        if table[namespace]?.isEmpty == true { emptied.insert(namespace) }
     }
 
     /// nil when there is no such namespace.

@@ -496,9 +496,14 @@ package final class NameServer: RemotingService {
 
     func putKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
-        let isTaken = kvConfig.put(
-            namespace: try fields.required("namespace"), key: try fields.required("key"),
-            value: try fields.required("value"))
+        let (namespace, key) = (try fields.required("namespace"), try fields.required("key"))
+        let value = try fields.required("value")
+        guard namespace.utf8.count <= KVConfigTable.namespaceMax, key.utf8.count <= KVConfigTable.keyMax else {
+            return Answer(
+                code: .systemError,
+                remark: "a namespace has at most \(KVConfigTable.namespaceMax) bytes, a key \(KVConfigTable.keyMax)")
+        }
+        let isTaken = kvConfig.put(namespace: namespace, key: key, value: value)
         guard isTaken else {
             return Answer(
                 code: .systemError,

@@ -1,11 +1,13 @@
 /// The known name that an unknown one was meant to be.
 package enum Spelling {
     /// Bytes of a word for which a name is looked for: the search costs their product with all names.
-    static let bytesMax = 64
+    package static let bytesMax = 64
 
     /// The name that has the same letters in other case, or at most two of them wrong, missing or too many. Of several
-    /// such names it is the nearest. It is nil when none is near, or when the word is longer than any name.
-    package static func nearest(to word: String, among names: some Sequence<String>) -> String? {
+    /// such names it is the nearest. It is nil when none is near, or when the word has more than `bytesMax` bytes.
+    package static func nearest(
+        to word: String, among names: some Sequence<String>, bytesMax: Int = Self.bytesMax
+    ) -> String? {
         guard word.utf8.count <= bytesMax else { return nil }
         let letters = Array(word.lowercased().utf8)
         let near = names.compactMap { name -> (String, Int)? in

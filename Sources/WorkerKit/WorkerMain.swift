@@ -26,12 +26,14 @@ package enum WorkerMain {
             // Before any other thread exists, so that all of them have these signals blocked.
             let signals = try Signals([SIGTERM, SIGINT])
             guard let (first, descriptors) = try control.receive() else { exit(0) }
-            guard case .setup(let kind, let index, let settings, let names) = first, kind == W.kind,
-                names.count == descriptors.count
-            else { end(70, "apus-\(W.kind.rawValue): the supervisor began with an unexpected message") }
-
+            guard case .setup(let kind, let index, let settings, let names) = first, kind == W.kind else {
+                end(70, "apus-\(W.kind.rawValue): the supervisor began with an unexpected message")
+            }
             let id = WorkerID(kind, index)
             Logs.bootstrap(worker: id.description, level: settings["logLevel"].flatMap(Logger.Level.init(rawValue:)))
+            if let shortage = descriptorShortage(id, names, descriptors, for: "its start") {
+                failed(id, WorkerError(shortage, cause: .settings), on: control)
+            }
             do {
                 try checkTable(settings)
                 try W.confine(settings: settings, logger: Logger(label: kind.rawValue))
@@ -48,6 +50,17 @@ package enum WorkerMain {
         } catch {
             end(70, "apus-\(W.kind.rawValue): control channel: \(error)")
         }
+    }
+
+    /// What to say when descriptors that were sent found no free ones here; nil: they came.
+    static func descriptorShortage(
+        _ id: WorkerID, _ names: [String], _ descriptors: [Int32], for what: String
+    ) -> String? {
+        guard names.count != descriptors.count else { return nil }
+        return """
+            there are no free descriptors for \(what): raise limits.\(id.kind.rawValue).files or LimitNOFILE=, then \
+            apus restart \(id.kind.rawValue)@\(id.index)
+            """
     }
 
     /// Answers `SettingsCheck`: ends with 0, or with 78 and a text under the name it was called by.
@@ -208,13 +221,10 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             worker.reload(settings: settings)
         case .pardon(let name): worker.pardon(name: name)
         case .extend(let names):
-            guard names.count == descriptors.count else {
-                logger.error(
-                    """
-                    there are no free descriptors for what a new broker shares, it is not served: raise \
-                    limits.\(id.kind.rawValue).files or LimitNOFILE=, then apus restart \(id.kind.rawValue)@\(id.index)
-                    """)
-                return
+            if let shortage = WorkerMain.descriptorShortage(
+                id, names, descriptors, for: "what a new broker shares, it is not served")
+            {
+                return logger.error("\(shortage)")
             }
             do {
                 try environment?.adopt(Array(zip(names, descriptors)).map { (name: $0, fd: $1) })

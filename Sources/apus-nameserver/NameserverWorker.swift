@@ -127,7 +127,7 @@ final class KVConfigFile: NameServerStorage, Sendable {
 
     private var brokersPath: String { folder + "/registeredBrokers.json" }
 
-    private var file: MetadataFile { MetadataFile(path: path, disk: disk) }
+    private var file: MetadataFile { MetadataFile(path: path, disk: disk, bytesMax: Self.bytesMax) }
 
     /// - Throws: neither the file nor its backup can be read; the text names both and the remedy.
     func loadKVConfig() throws -> [UInt8]? {
@@ -135,7 +135,6 @@ final class KVConfigFile: NameServerStorage, Sendable {
     }
 
     private func load(_ file: MetadataFile, what: String, isGood: ([UInt8]) -> Bool) throws -> [UInt8]? {
-        try checkSize(file.path)
         switch try file.load(isGood: isGood) {
         case .absent: return nil
         case .empty(let reason):
@@ -162,7 +161,7 @@ final class KVConfigFile: NameServerStorage, Sendable {
     func saveKVConfig(_ bytes: [UInt8]) throws { try file.save(bytes) }
 
     private var changedSettings: MetadataFile {
-        MetadataFile(path: folder + "/changedNamesrvSettings.json", disk: disk)
+        MetadataFile(path: folder + "/changedNamesrvSettings.json", disk: disk, bytesMax: Self.bytesMax)
     }
 
     /// - Throws: as `loadKVConfig`.
@@ -184,14 +183,8 @@ final class KVConfigFile: NameServerStorage, Sendable {
         try save(JSONValue.strings(brokers).bytes(), brokersPath)
     }
 
-    private func checkSize(_ path: String) throws {
-        guard let information = try disk.information(path), information.size > Self.bytesMax else { return }
-        throw WorkerError("\(path) has \(information.size) bytes and cannot be a name server's; move it away")
-    }
-
     private func load(_ path: String) throws -> [UInt8]? {
-        guard let information = try disk.information(path) else { return nil }
-        try checkSize(path)
+        guard let information = try disk.information(path), information.size <= Self.bytesMax else { return nil }
         let file = try disk.open(path, .read)
         var bytes = [UInt8](repeating: 0, count: Int(information.size))
         let count = try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }

@@ -169,6 +169,13 @@ struct WhyTests {
         let text = try #require(WhyDiagnosis(facts).findings.first?.text)
         #expect(text.contains("is blue meant instead of bleu?") && text.contains("without a tag: 3"))
         #expect(text.contains("4 of them lie before the group's offset"))
+        let long = String(repeating: "n", count: 127)
+        facts.topics[0].samples = [
+            WhyFacts.Sample(
+                wanted: WhyFacts.Wanted(topic: "T", type: "TAG", expression: long), looked: 10, matched: 0,
+                seen: [long.dropLast() + "m": 7])
+        ]
+        #expect(WhyDiagnosis(facts).findings.first?.text.contains("m meant instead of n") == true)
     }
 
     @Test("retries, dead letters, lost and early messages are notes, not causes")

@@ -33,6 +33,17 @@ struct FrameTests {
         #expect(Array(bytes[template.bodyPosition...]) == Array("the body".utf8))
     }
 
+    @Test("a name server's route has queues of a topic's size, and of each broker once")
+    func hostileRoute() throws {
+        let data = #"{"brokerName":"a","readQueueNums":4611686018427387904,"writeQueueNums":-3,"perm":6}"#
+        let body =
+            #"{"brokerDatas":[{"brokerName":"a","brokerAddrs":{0:"127.0.0.1:1"}}],"queueDatas":[\#(data),\#(data)]}"#
+        func count(writable: Bool) throws -> Int {
+            try ControlPlane.queues(inRoute: Array(body.utf8), from: "n", writable: writable).count
+        }
+        #expect(try count(writable: false) == 65_536 && count(writable: true) == 0)
+    }
+
     @Test("hex and decimal patches keep their width")
     func patches() {
         var bytes = [UInt8](repeating: 0x2E, count: 22)

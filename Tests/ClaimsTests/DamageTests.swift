@@ -1,3 +1,4 @@
+import Foundation
 import LinuxSystem
 import Logging
 import MessageModel
@@ -78,6 +79,36 @@ struct DamageTests {
         let again = ClaimStore(folder: "/store/popState", disk: disk.afterKill(), logger: LogBook().logger)
         try again.open(at: clock.now, observer: observer, bounds: anyBounds)
         #expect(Picture(again, at: clock) == before, "\(what), and opened again")
+    }
+
+    @Test("a file that states more than any has is damaged, and of a hole next to nothing is read")
+    func sparse() throws {
+        let (files, states, clock) = try Self.written()
+        let root = FileManager.default.temporaryDirectory.appendingPathComponent("apus-claims-\(UUID().uuidString)")
+        let folder = root.path
+        defer { try? FileManager.default.removeItem(at: root) }
+        for size in [ClaimFile.sizeMax, ClaimFile.sizeMax + 1] {
+            var damaged = 0
+            for path in files.keys {
+                try? FileManager.default.removeItem(at: root)
+                try FileManager.default.createDirectory(at: root, withIntermediateDirectories: true)
+                for (path, bytes) in files {
+                    let name = String(path.split(separator: "/").last ?? "")
+                    try Data(bytes).write(to: root.appendingPathComponent(name))
+                }
+                let name = folder + "/" + (path.split(separator: "/").last ?? "")
+                #expect(truncate(name, Int(size)) == 0)
+                let read = try ClaimFile.read(name, RealDisk())
+                #expect(size > ClaimFile.sizeMax ? read == nil : (read?.count ?? .max) < 1 << 20)
+                let recovery = try ClaimRecovery(folder, RealDisk())
+                damaged += recovery.damage.isEmpty ? 0 : 1
+                let log = LogBook()
+                let store = ClaimStore(folder: folder, disk: RealDisk(), logger: log.logger)
+                try store.open(at: clock.now, observer: Observer(), bounds: anyBounds)
+                #expect(states.contains(Self.state(store)))
+            }
+            #expect(damaged > 0)
+        }
     }
 
     @Test("every truncation of every file")

@@ -129,7 +129,7 @@ import Testing
         let path = "/store/popState/journal-00000001"
         let whole = events(machine, 5)
         #expect(whole.map(\.kind).starts(with: [.delivered, .acknowledged]))
-        let bytes = try ClaimFile.read(path, machine.disk)
+        let bytes = try #require(try ClaimFile.read(path, machine.disk))
         for length in stride(from: 0, to: bytes.count, by: 3) {
             let disk = machine.disk.afterKill()
             try disk.open(path, .readWrite).truncate(to: Int64(length))

@@ -34,10 +34,25 @@ import Testing
             #expect(throws: SystemError.self) { try DiskMark.read(in: folder) }
         }
         #expect(DiskMark(parsing: "slot=1\n") == nil)
+        // The register of disks would have a line with other words.
+        for (id, name) in [("1", "broker a"), ("1 2", "b"), ("1", "b\t"), ("1", "b\u{1}"), ("1", "b\u{2003}c")] {
+            #expect(DiskMark(parsing: "id=\(id)\nbrokerName=\(name)\n") == nil, "\(id) \(name)")
+        }
         func slot(_ text: String) -> Int?? { DiskMark(parsing: "id=1\r\nslot=\(text)\r\nbrokerName=b\r\n").map(\.slot) }
         #expect(slot("0") == 0 && slot("9999") == 9999)
         for text in ["-1", "-98", "10000", "9223372036854775807", "one"] { #expect(slot(text) == nil, "\(text)") }
         #expect(DiskMark(parsing: "id=1\nbrokerName=b\n") == DiskMark(identity: "1", slot: nil, brokerName: "b"))
+    }
+
+    @Test func smallFilesHaveABound() throws {
+        try with {
+            try "hello".write(toFile: "\(folder)/small", atomically: false, encoding: .utf8)
+            #expect(try DurableFile.read("\(folder)/small", bytesMax: 5) == "hello")
+            #expect(throws: SystemError.self) { try DurableFile.read("\(folder)/small", bytesMax: 4) }
+            #expect(truncate("\(folder)/small", 1 << 40) == 0)
+            let error = #expect(throws: SystemError.self) { try DurableFile.read("\(folder)/small") }
+            #expect(error?.errno == EFBIG)
+        }
     }
 
     /// A fifo that no process writes to: the read hangs as on a dead disk, the caller does not.

@@ -157,6 +157,11 @@ import Testing
         try folder.make("config/consumerOffset.json", #"{"offsetTable":{"T@G":{0:5}}}"#)
         #expect(try refusal(folder)?.contains("T@G in consumerOffset.json") == true)
         #expect(try refusal(folder, isSlave: true) == nil)
+        // A table of many offsets, as deep as a start reads it.
+        let padding = String(repeating: "x", count: 65 << 20)
+        let deep = String(repeating: "[", count: 68) + String(repeating: "]", count: 68)
+        try folder.make("config/consumerOffset.json", #"{"y":\#(deep),"x":"\#(padding)","offsetTable":{"T@G":{0:5}}}"#)
+        #expect(try refusal(folder)?.contains("T@G in consumerOffset.json") == true)
         try folder.make("config/consumerOffset.json", #"{"offsetTable":{"T@G":{0:0}}}"#)
         #expect(try refusal(folder) == nil)
     }

@@ -27,6 +27,19 @@ import Testing
         try MetadataFile(path: path, disk: disk).load { !$0.isEmpty }
     }
 
+    @Test func moreThanItsReaderTakes() throws {
+        let small = MetadataFile(path: path, disk: disk, bytesMax: 4096)
+        try disk.open(path, .readWrite).truncate(to: 5000)
+        guard case .backup(old, let reason) = try small.load(isGood: { !$0.isEmpty }) else {
+            Issue.record("the backup was not used")
+            return
+        }
+        #expect(reason.contains("has 5000 bytes"))
+        try disk.open(path + ".bak", .readWrite).truncate(to: 5000)
+        #expect(throws: MetadataError.self) { try small.load { _ in true } }
+        #expect(MetadataFile.bytesMax == 1 << 30)
+    }
+
     @Test func everyBitOfTheFile() throws {
         for byte in new.indices {
             for bit in 0..<8 {

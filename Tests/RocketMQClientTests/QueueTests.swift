@@ -1,6 +1,10 @@
 import RocketMQClient
 import Testing
 
+import struct RemotingProtocol.BrokerData
+import struct RemotingProtocol.QueueData
+import struct RemotingProtocol.TopicRouteData
+
 @testable import RocketMQClient
 
 @Suite("RocketMQClient: queues and who has them")
@@ -23,6 +27,16 @@ struct QueueTests {
         // More members than queues: the last get none.
         let many = (0..<10).map { String($0) }
         #expect(many.map { share(queues, many, $0).count } == [1, 1, 1, 1, 1, 1, 1, 1, 0, 0])
+    }
+
+    @Test("a route that names a broker many times has its queues once")
+    func repeatedBroker() {
+        let broker = BrokerData(cluster: "c", brokerName: "a", brokerAddrs: [0: "a:1"])
+        let queues = QueueData(brokerName: "a", readQueueNums: .max, writeQueueNums: 2, perm: 6)
+        let data = TopicRouteData(queueDatas: Array(repeating: queues, count: 1000), brokerDatas: [broker])
+        let route = QueueRoute(data, topic: "T")
+        #expect(route.readable.count == 65_536 && route.writable.count == 2)
+        #expect(TopicRoute(data, topic: "T").readableQueues.count == 65_536)
     }
 
     @Test("every queue has exactly one owner, whatever the counts", arguments: 1...12)

@@ -687,6 +687,40 @@ struct LargeBodyTests {
         #expect(worst.json.bytes().count * (KVConfigTable.bytesMax / worst.bytes) < 64 << 20)
     }
 
+    @Test("namespaces whose keys are deleted take room, and give way to what is put; long names are refused")
+    func emptiedNamespaces() async throws {
+        var table = KVConfigTable()
+        for number in 0..<20 {
+            let namespace = "\(number)" + String(repeating: "n", count: 1 << 20)
+            let isTaken = table.put(namespace: namespace, key: "k", value: "v")
+            #expect(isTaken)
+            table.delete(namespace: namespace, key: "k")
+            // An emptied namespace is one: RocketMQ answers an empty list.
+            #expect(table.entries(namespace: namespace) == [:])
+            #expect(table.json.bytes().count < KVConfigTable.bytesMax + 1000)
+        }
+        let former = table.bytes
+        let small = table.put(namespace: "N", key: "k", value: "v")
+        #expect(small && table.bytes == former + 4)
+        table.delete(namespace: "N", key: "k")
+        #expect(table.bytes == former + 1)
+        let large = table.put(namespace: "N", key: "k", value: String(repeating: "v", count: 8_000_000))
+        #expect(large)
+        #expect(table.table.keys.sorted() == ["N"] && table.bytes == 8_000_003)
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        for (namespace, key, isTaken) in [(255, 1, true), (256, 1, false), (1, 32_768, true), (1, 32_769, false)] {
+            let fields = [
+                "namespace": String(repeating: "n", count: namespace), "key": String(repeating: "k", count: key),
+                "value": "v",
+            ]
+            let answer = try await client.invoke(RemotingCommand(.putKVConfig, extFields: fields))
+            #expect((answer.code == 0) == isTaken, "\(answer.remark ?? "")")
+        }
+        await client.close()
+        try await server.stop()
+    }
+
     @Test("changes of the KV configuration are written by another thread, together, and answered when they are")
     func kvTogether() async throws {
         let storage = MemoryStorage()

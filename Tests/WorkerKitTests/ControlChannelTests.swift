@@ -23,6 +23,17 @@ import WorkerProtocol
         if case .failed(_, let cause) = read { #expect(cause == .disk) }
     }
 
+    @Test func aStartWithoutFreeDescriptorsSaysWhichSettingHelps() {
+        let id = WorkerID(.filter, 2)
+        func text(_ descriptors: [Int32]) -> String? {
+            WorkerMain.descriptorShortage(id, ["a", "b"], descriptors, for: "its start")
+        }
+        #expect(text([7, 8]) == nil)
+        for word in ["for its start", "limits.filter.files", "apus restart filter@2"] {
+            #expect(text([])?.contains(word) == true)
+        }
+    }
+
     @Test func whatFitsIsAsItIs() throws {
         let message = WorkerMessage.failed(reason: "a\nb", cause: .own)
         #expect(ControlChannel.fitting(message) == message.encoded())

@@ -102,7 +102,7 @@ extension AdminBrokerProcessor {
                     + "inherit); nothing was changed"
             )
         }
-        if let problem = config.problem {
+        if let problem = config.problem() {
             return (.systemError, "topic \(topic): \(problem); nothing was changed")
         }
         let queues = max(config.readQueueNums, config.writeQueueNums)
@@ -217,7 +217,7 @@ extension AdminBrokerProcessor {
                     + "nothing was changed"
             )
         }
-        if let problem = config.problem {
+        if let problem = config.problem() {
             return (.systemError, "group [\(group)]: \(problem); nothing was changed")
         }
         guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client.connection.remoteAddress) else {

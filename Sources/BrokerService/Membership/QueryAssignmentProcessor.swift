@@ -1,6 +1,7 @@
 import FastJSON
 import MessageModel
 import RemotingProtocol
+import RemotingTransport
 
 /// The broker divides a topic's queues among a group's members: QUERY_ASSIGNMENT (400), and SET_MESSAGE_REQUEST_MODE
 /// (401), by which an operator has a group pop. Confined to the broker's event loop.
@@ -12,6 +13,9 @@ final class QueryAssignmentProcessor {
     private let tables: BrokerTables
     private let keeper: TableKeeper
     private let routes: any TopicRoutes
+    /// Questions of one connection that wait for a name server, at most: no further request of it is read meanwhile.
+    static let waitingMax = 16
+    private var waiting: [ObjectIdentifier: Int] = [:]
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ keeper: TableKeeper, _ routes: any TopicRoutes
@@ -52,8 +56,14 @@ final class QueryAssignmentProcessor {
     func assign(_ request: borrowing Request) throws(RemotingDecodeError) {
         let body = try QueryAssignmentRequestBody(body: request.body)
         let asker = request.asker
+        let connection = asker.client.connection
+        var isAnswered = false
+        var waits = false
         routes.readableQueues(of: body.topic) { [unowned self] queues in
-            guard queues.count <= Self.queuesMax else {
+            isAnswered = true
+            if waits { waitsNoMore(connection) }
+            guard !connection.isClosed else { return }
+            guard case .all(let queues) = queues else {
                 return asker.answer(
                     .systemError,
                     remark: "topic \(body.topic) has more than \(Self.queuesMax) queues, the broker divides no "
@@ -61,6 +71,17 @@ final class QueryAssignmentProcessor {
             }
             asker.answer(.success, body: answer(body, queues))
         }
+        guard !isAnswered else { return }
+        waits = true
+        let count = (waiting[ObjectIdentifier(connection)] ?? 0) + 1
+        waiting[ObjectIdentifier(connection)] = count
+        if count == Self.waitingMax { connection.awaitsAnswer = true }
+    }
+
+    private func waitsNoMore(_ connection: RemotingConnection) {
+        let count = waiting[ObjectIdentifier(connection)] ?? 0
+        waiting[ObjectIdentifier(connection)] = count > 1 ? count - 1 : nil
+        if count == Self.waitingMax { connection.awaitsAnswer = false }
     }
 
     private func answer(_ body: QueryAssignmentRequestBody, _ queues: [MessageQueue]) -> [UInt8] {
@@ -94,7 +115,7 @@ final class QueryAssignmentProcessor {
 protocol TopicRoutes: AnyObject {
     /// Hands over the queues that may be read, in no order; at once, or after name servers were asked. Those of this
     /// broker alone when none answers.
-    func readableQueues(of topic: String, _ then: @escaping ([MessageQueue]) -> Void)
+    func readableQueues(of topic: String, _ then: @escaping (KnownRoutes.Queues) -> Void)
 }
 
 /// RocketMQ's rules by which members share queues. Members and queues are sorted, so that every broker answers the

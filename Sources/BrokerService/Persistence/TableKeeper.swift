@@ -1,4 +1,5 @@
 import FastJSON
+import Glibc
 import LinuxSystem
 import Logging
 import MessageModel
@@ -112,7 +113,8 @@ final class TableKeeper {
                 file stays; delete topics and groups that are not used any more
                 """
         } catch {
-            return "\(error)"
+            guard case .disk(let cause) = error as? MetadataError else { return "\(error)" }
+            return "\(error); \([ENOSPC, EDQUOT].contains(cause.errno) ? "free" : "look at") the disk"
         }
     }
 
@@ -246,7 +248,7 @@ extension TableKeeper {
             guard let failure else { return answer() }
             asker.answer(
                 .systemError,
-                remark: "changed in memory, but not kept for the next start: \(failure); free the disk and say it again"
+                remark: "changed in memory, but not kept for the next start: \(failure); then say it again"
             )
         }
     }

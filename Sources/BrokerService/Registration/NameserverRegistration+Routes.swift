@@ -10,22 +10,37 @@ struct KnownRoutes {
     static let validMilliseconds: Int64 = 20_000
     /// Topics, at most.
     static let countMax = 10_000
+    /// Queues of all of them, at most: some 10 MB.
+    static let queuesMax = 200_000
 
-    private var queues: [String: (queues: [MessageQueue], untilSteady: Int64)] = [:]
-    private var waiters: [String: [([MessageQueue]) -> Void]] = [:]
+    /// Queues of a topic at other brokers.
+    enum Queues: Equatable {
+        case all([MessageQueue])
+        /// More than are divided.
+        case tooMany
 
-    func queues(of topic: String, steady: Int64) -> [MessageQueue]? {
-        guard let known = queues[topic], known.untilSteady > steady else { return nil }
+        var count: Int { if case .all(let queues) = self { queues.count } else { 0 } }
+    }
+
+    private var known: [String: (queues: Queues, untilSteady: Int64)] = [:]
+    /// Of all topics that are known.
+    private(set) var queueCount = 0
+    private var waiters: [String: [(Queues) -> Void]] = [:]
+
+    func queues(of topic: String, steady: Int64) -> Queues? {
+        guard let known = known[topic], known.untilSteady > steady else { return nil }
         return known.queues
     }
 
     /// Requests that wait for the route of one topic, at most; more are answered with what is known.
-    static let waitersMax = 1024
+    static let waitersMax = 256
 
-    func isFull(_ topic: String) -> Bool { waiters[topic]?.count ?? 0 >= Self.waitersMax }
+    func isFull(_ topic: String) -> Bool { waiting(for: topic) >= Self.waitersMax }
+
+    func waiting(for topic: String) -> Int { waiters[topic]?.count ?? 0 }
 
     /// True for the first of those who wait for a topic's route: it asks.
-    mutating func wait(for topic: String, _ then: @escaping ([MessageQueue]) -> Void) -> Bool {
+    mutating func wait(for topic: String, _ then: @escaping (Queues) -> Void) -> Bool {
         waiters[topic, default: []].append(then)
         return waiters[topic]?.count == 1
     }
@@ -33,11 +48,15 @@ struct KnownRoutes {
     /// A name server has answered, or none has: nil.
     /// - Returns: who waits for it.
     mutating func answered(
-        _ topic: String, _ found: [MessageQueue]?, steady: Int64
-    ) -> [([MessageQueue]) -> Void] {
+        _ topic: String, _ found: Queues?, steady: Int64
+    ) -> [(Queues) -> Void] {
         if let found {
-            if queues.count >= Self.countMax { queues = [:] }
-            queues[topic] = (found, steady + Self.validMilliseconds)
+            queueCount -= known.removeValue(forKey: topic)?.queues.count ?? 0
+            if known.count >= Self.countMax || queueCount + found.count > Self.queuesMax {
+                (known, queueCount) = ([:], 0)
+            }
+            known[topic] = (found, steady + Self.validMilliseconds)
+            queueCount += found.count
         }
         return waiters.removeValue(forKey: topic) ?? []
     }
@@ -46,41 +65,57 @@ struct KnownRoutes {
 extension NameserverRegistration: TopicRoutes {
     private static let routeTimeout = TimeAmount.seconds(3)
 
-    func readableQueues(of topic: String, _ then: @escaping ([MessageQueue]) -> Void) {
+    func readableQueues(of topic: String, _ then: @escaping (KnownRoutes.Queues) -> Void) {
         let steady = environment.steady()
-        if let others = routes.queues(of: topic, steady: steady) { return then(others + ownQueues(of: topic)) }
+        if let others = routes.queues(of: topic, steady: steady) { return then(withOwn(others, of: topic)) }
         // Of topics that are not here clients ask brokers that have them.
         guard tables.topics[topic] != nil, !routes.isFull(topic),
             let server = servers.first(where: { !$0.hasLeft && $0.client?.isActive == true }),
             let client = server.client
-        else { return then(ownQueues(of: topic)) }
+        else { return then(withOwn(.all([]), of: topic)) }
         guard routes.wait(for: topic, then) else { return }
         let request = RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic])
         client.invoking(request, timeout: Self.routeTimeout).assumeIsolated().whenComplete { [self] result in
-            var others: [MessageQueue]?
+            var others: KnownRoutes.Queues?
             if case .success(let answer) = result, answer.responseCode == .success,
                 let route = try? TopicRouteData(body: answer.body)
             {
                 others = Self.queues(of: topic, in: route, besides: environment.configuration.brokerName)
             }
             // Without an answer this broker's own queues are what is known.
-            let all = (others ?? []) + ownQueues(of: topic)
-            for waiter in routes.answered(topic, others, steady: environment.steady()) { waiter(all) }
-            environment.scheduleTick()
+            let all = withOwn(others ?? .all([]), of: topic)
+            answer(routes.answered(topic, others, steady: environment.steady()), with: all)
         }
     }
 
-    /// Those of other brokers; no more than show that they are too many to be divided.
-    static func queues(of topic: String, in route: TopicRouteData, besides own: String) -> [MessageQueue] {
-        var queues: [MessageQueue] = []
-        for data in route.queueDatas where data.perm & Permission.read != 0 && data.brokerName != own {
-            let room = QueryAssignmentProcessor.queuesMax + 1 - queues.count
-            guard room > 0 else { break }
-            for id in 0..<max(0, min(Int(data.readQueueNums), Int(QueueLimits.queuesPerTopic), room)) {
-                queues.append(MessageQueue(topic: topic, brokerName: data.brokerName, queueID: Int32(id)))
-            }
+    /// In slices: each answer sorts all queues.
+    private func answer(_ waiters: [(KnownRoutes.Queues) -> Void], with all: KnownRoutes.Queues) {
+        let atOnce = max(1, QueryAssignmentProcessor.queuesMax / max(1, all.count))
+        var rest = waiters[...]
+        let slice = { [self] in
+            for waiter in rest.prefix(atOnce) { waiter(all) }
+            rest = rest.dropFirst(atOnce)
+            environment.scheduleTick()
+            return !rest.isEmpty
         }
-        return queues
+        if slice() { environment.slices.add(slice) }
+    }
+
+    /// Those of other brokers; not built when they are too many to be divided.
+    static func queues(of topic: String, in route: TopicRouteData, besides own: String) -> KnownRoutes.Queues {
+        func count(_ data: QueueData) -> Int32 { max(0, min(data.readQueueNums, QueueLimits.queuesPerTopic)) }
+        let datas = route.queueDatas.filter { $0.perm & Permission.read != 0 && $0.brokerName != own }
+        guard datas.reduce(0, { $0 + Int(count($1)) }) <= QueryAssignmentProcessor.queuesMax else { return .tooMany }
+        return .all(
+            datas.flatMap { data in
+                (0..<count(data)).map { MessageQueue(topic: topic, brokerName: data.brokerName, queueID: $0) }
+            })
+    }
+
+    private func withOwn(_ others: KnownRoutes.Queues, of topic: String) -> KnownRoutes.Queues {
+        guard case .all(let others) = others else { return .tooMany }
+        let all = others + ownQueues(of: topic)
+        return all.count <= QueryAssignmentProcessor.queuesMax ? .all(all) : .tooMany
     }
 
     /// As the topic is now, whatever name servers have received.

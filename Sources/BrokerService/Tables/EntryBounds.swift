@@ -6,6 +6,8 @@ import RemotingProtocol
 enum EntryBounds {
     /// Bytes of a group's fields of later versions, as the file has them, and of a topic's attributes.
     static let bytesMax = 16 << 10
+    /// The same of an entry from disk or from a master: RocketMQ has no bound, and what is there is not lost.
+    static let keptBytesMax = 1 << 20
     /// Arrays and objects in each other in those fields. RocketMQ 5 has 3.
     static let depthMax = 16
     /// Bytes of a topic's filter type; RocketMQ's are `SINGLE_TAG` and `MULTI_TAG`.
@@ -14,7 +16,7 @@ enum EntryBounds {
 
 extension SubscriptionGroupConfig {
     /// What is wrong with its fields of later versions; nil: nothing.
-    var problem: String? {
+    func problem(bytesMax: Int = EntryBounds.bytesMax) -> String? {
         guard !otherFields.isEmpty else { return nil }
         let json = JSONValue.object(JSONObject(members: otherFields))
         let depth = json.depth - 1
@@ -23,9 +25,9 @@ extension SubscriptionGroupConfig {
                 "fields this broker does not know nest \(depth) deep, at most \(EntryBounds.depthMax): leave them out"
         }
         let bytes = json.bytes(.pretty).count
-        guard bytes <= EntryBounds.bytesMax else {
+        guard bytes <= bytesMax else {
             return
-                "fields this broker does not know have \(bytes) bytes, at most \(EntryBounds.bytesMax): leave them out"
+                "fields this broker does not know have \(bytes) bytes, at most \(bytesMax): leave them out"
         }
         return nil
     }
@@ -33,14 +35,14 @@ extension SubscriptionGroupConfig {
 
 extension TopicConfig {
     /// What is wrong with its texts; nil: nothing.
-    var problem: String? {
+    func problem(bytesMax: Int = EntryBounds.bytesMax) -> String? {
         let type = topicFilterType.utf8.count
         guard type <= EntryBounds.filterTypeMax else {
             return "topicFilterType has \(type) bytes: it is SINGLE_TAG or MULTI_TAG"
         }
         let bytes = (attributes ?? [:]).reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count }
-        guard bytes <= EntryBounds.bytesMax else {
-            return "the attributes have \(bytes) bytes, at most \(EntryBounds.bytesMax): leave some out"
+        guard bytes <= bytesMax else {
+            return "the attributes have \(bytes) bytes, at most \(bytesMax): leave some out"
         }
         return nil
     }

@@ -237,7 +237,7 @@ final class SubscriptionGroupManager {
         guard config.groupName == member.key else {
             throw TableError("it calls itself \(config.groupName)")
         }
-        if let problem = config.problem { throw TableError(problem) }
+        if let problem = config.problem(bytesMax: EntryBounds.keptBytesMax) { throw TableError(problem) }
         return (config, try GroupName(existing: member.key))
     }
 }

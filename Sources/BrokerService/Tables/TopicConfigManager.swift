@@ -362,7 +362,7 @@ final class TopicConfigManager {
         guard queues.contains(config.readQueueNums), queues.contains(config.writeQueueNums) else {
             throw TableError("its number of queues is not within 0 to \(QueueLimits.queuesPerTopic)")
         }
-        if let problem = config.problem { throw TableError(problem) }
+        if let problem = config.problem(bytesMax: EntryBounds.keptBytesMax) { throw TableError(problem) }
         return (config, try TopicName(existing: member.key))
     }
 }

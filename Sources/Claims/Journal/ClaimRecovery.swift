@@ -46,12 +46,17 @@ struct ClaimRecovery {
         }
     }
 
+    private static let isTooLarge = "it has more than \(ClaimFile.sizeMax) bytes"
+
     private func path(_ kind: ClaimFile.Kind, _ number: UInt32) -> String {
         "\(folder)/\(ClaimFile.name(kind, number))"
     }
 
     private mutating func readSnapshot(_ number: UInt32) throws(SystemError) -> Bool {
-        let bytes = try ClaimFile.read(path(.snapshot, number), disk)
+        guard let bytes = try ClaimFile.read(path(.snapshot, number), disk) else {
+            damage.append("\(path(.snapshot, number)) is damaged and not used: \(Self.isTooLarge)")
+            return false
+        }
         var replay = ClaimReplay(into: registry)
         let found = bytes.withUnsafeBytes { bytes -> JournalDamage? in
             do throws(JournalDamage) {
@@ -74,7 +79,10 @@ struct ClaimRecovery {
 
     /// False when nothing after it may be read.
     private mutating func readJournal(_ number: UInt32, _ replay: inout ClaimReplay) throws(SystemError) -> Bool {
-        let bytes = try ClaimFile.read(path(.journal, number), disk)
+        guard let bytes = try ClaimFile.read(path(.journal, number), disk) else {
+            damage.append("\(path(.journal, number)) is damaged and not used: \(Self.isTooLarge)")
+            return false
+        }
         let previousEnd = journals.last?.end
         var end = 0
         var found: JournalDamage?

@@ -115,7 +115,11 @@ final class JournalFiles {
     // MARK: - The next journal
 
     /// Whether the next journal should begin. After a snapshot that failed only when this one is long, too.
-    var isFull: Bool { !wantsSnapshot && end > max(Self.limit, 4 *| snapshotBytes) && !results.isRunning }
+    var isFull: Bool {
+        // A start reads no file above `sizeMax`.
+        let limit = min(max(Self.limit, 4 *| snapshotBytes), ClaimFile.sizeMax / 4)
+        return !wantsSnapshot && end > limit && !results.isRunning
+    }
 
     /// Begins the next journal, whose file comes with its first block. The closed ones become a snapshot.
     /// - Parameter time: of its first block, about; milliseconds since 1970.

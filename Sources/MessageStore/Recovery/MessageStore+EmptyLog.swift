@@ -111,12 +111,15 @@ package struct EmptyLogEvidence {
 
     private func offsetsAboveZero() throws(SystemError) -> String? {
         let path = configuration.configPath + "/consumerOffset.json"
-        guard let information = try disk.information(path), information.size < 64 << 20 else { return nil }
+        guard let information = try disk.information(path), information.size <= JSONReader.Limits.tables.bytes else {
+            return nil
+        }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(information.size), alignment: 8)
         defer { buffer.deallocate() }
         let count = try disk.open(path, .read).read(into: buffer, at: 0)
         // One that cannot be read is reported by its reader.
-        guard let json = try? JSONValue(parsing: Array(buffer[0..<count])) else { return nil }
+        guard let json = try? JSONValue(parsing: UnsafeRawBufferPointer(rebasing: buffer[0..<count]), limits: .tables)
+        else { return nil }
         for topic in json["offsetTable"]?.object?.members ?? [] {
             for queue in topic.value.object?.members ?? [] where (queue.value.integer ?? 0) > 0 {
                 return "consumers have read messages (\(topic.key) in consumerOffset.json)"

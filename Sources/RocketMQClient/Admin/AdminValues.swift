@@ -102,7 +102,8 @@ public struct TopicRoute: Sendable, Hashable {
 
     /// The readable queues, sorted.
     public var readableQueues: [MessageQueue] {
-        queues.flatMap { entry in
+        var seen: Set<String> = []
+        return queues.filter { seen.insert($0.brokerName).inserted }.flatMap { entry in
             (0..<min(max(0, entry.readQueues), Int(QueueLimits.queuesPerTopic))).map {
                 MessageQueue(topic: topic, brokerName: entry.brokerName, queueID: $0)
             }

@@ -21,8 +21,9 @@ package struct QueueRoute: Sendable {
         for broker in data.brokerDatas where !broker.brokerAddrs.isEmpty {
             addresses[broker.brokerName] = broker.brokerAddrs
         }
+        var seen: Set<String> = []
         for entry in data.queueDatas {
-            guard let servers = addresses[entry.brokerName] else { continue }
+            guard let servers = addresses[entry.brokerName], seen.insert(entry.brokerName).inserted else { continue }
             func queues(_ count: Int32) -> [MessageQueue] {
                 (0..<Int(min(max(0, count), QueueLimits.queuesPerTopic))).map {
                     MessageQueue(topic: topic, brokerName: entry.brokerName, queueID: $0)

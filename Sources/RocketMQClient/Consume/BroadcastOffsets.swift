@@ -13,7 +13,7 @@ struct BroadcastOffsets: Sendable {
     ///   offsets.
     init(file path: String) throws(RocketMQClientError) {
         do {
-            guard let text = try DurableFile.read(path) else { return }
+            guard let text = try DurableFile.read(path, bytesMax: JSONReader.Limits.foreign.bytes) else { return }
             for member in try JSONValue(parsing: text)["offsetTable"]?.object?.members ?? [] {
                 guard let queue = MessageQueue(key: member.key), let offset = member.value.integer else { continue }
                 table[queue] = offset

@@ -6,6 +6,8 @@ import Supervision
 /// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a
 /// person would have to remove them.
 struct WhyDiagnosis {
+    /// Of topics, tags and properties for which a near name is looked for.
+    private static let nameBytesMax = 255
     let facts: WhyFacts
     private(set) var findings: [WhyFinding] = []
 
@@ -119,7 +121,9 @@ struct WhyDiagnosis {
         }
         if !topic.isSubscribed, !facts.members.isEmpty {
             let others = facts.wanted.map(\.topic).filter { !$0.hasPrefix(TopicName.retryPrefix) }
-            let meant = Spelling.nearest(to: topic.name, among: others).map { "; is \($0) meant?" } ?? ""
+            let meant =
+                Spelling.nearest(to: topic.name, among: others, bytesMax: Self.nameBytesMax).map { "; is \($0) meant?" }
+                ?? ""
             cause(
                 "no client of the group subscribes to \(topic.name); they subscribe to "
                     + "\(others.isEmpty ? "nothing" : Set(others).sorted().joined(separator: ", "))\(meant)",
@@ -230,7 +234,9 @@ struct WhyDiagnosis {
         if sample.wanted.isTag {
             let tags = Subscription(topic: topic.name, tags: sample.wanted.expression).tags ?? []
             let hints = tags.filter { sample.seen[$0] == nil }.sorted().compactMap { tag in
-                Spelling.nearest(to: tag, among: sample.seen.keys).map { "is \($0) meant instead of \(tag)?" }
+                Spelling.nearest(to: tag, among: sample.seen.keys, bytesMax: Self.nameBytesMax).map {
+                    "is \($0) meant instead of \(tag)?"
+                }
             }
             text =
                 "of the last \(sample.looked) messages of \(topic.name) \(sample.matched) have \(name)\(skipped). "
@@ -241,7 +247,9 @@ struct WhyDiagnosis {
             let missing = SQLNames.names(in: sample.wanted.expression).filter { sample.seen[$0] == nil }
             let hints = missing.map { name in
                 "no message has the property \(name)"
-                    + (Spelling.nearest(to: name, among: sample.seen.keys).map { " (is \($0) meant?)" } ?? "")
+                    + (Spelling.nearest(to: name, among: sample.seen.keys, bytesMax: Self.nameBytesMax).map {
+                        " (is \($0) meant?)"
+                    } ?? "")
             }
             text =
                 "of the last \(sample.looked) messages of \(topic.name) \(sample.matched) match \(name)\(skipped). "

@@ -273,6 +273,7 @@ import Testing
         ] {
             #expect(answer.code == ResponseCode.systemError.rawValue)
             #expect(answer.remark?.contains("not kept for the next start") == true, "\(answer.remark ?? "")")
+            #expect(answer.remark?.hasSuffix("; free the disk; then say it again") == true, "\(answer.remark ?? "")")
         }
         #expect(log.lines.filter { $0.contains("topics.json was not written") }.count == 1)
         let killed = try harness.afterKill()

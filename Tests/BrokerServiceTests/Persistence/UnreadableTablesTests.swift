@@ -82,6 +82,33 @@ import Testing
         #expect(ConfigurationFile.subscriptionGroups.quality(of: Array(text.utf8)) == .usable)
     }
 
+    @Test("an entry that no request may make is kept when it is there: RocketMQ has no such bound")
+    func migrated() throws {
+        let folder = try TestFolder.make("migrated")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let config = folder.appendingPathComponent("config")
+        try FileManager.default.createDirectory(at: config, withIntermediateDirectories: true)
+        let groups = [("Many", 900_000), ("Beyond", 1 << 20)].map { name, bytes in
+            #""\#(name)":\#(group(name, depth: 3, padding: bytes))"#
+        }
+        let text = #"{"subscriptionGroupTable":{\#(groups.joined(separator: ","))}}"#
+        try Data(text.utf8).write(to: config.appendingPathComponent("subscriptionGroup.json"))
+        let attributes = #"{"+a":"\#(String(repeating: "z", count: 900_000))"}"#
+        let topic =
+            #"{"topicName":"Wide","readQueueNums":3,"writeQueueNums":3,"perm":6,"attributes":\#(attributes)}"#
+        try Data(#"{"topicConfigTable":{"Wide":\#(topic)}}"#.utf8).write(
+            to: config.appendingPathComponent("topics.json"))
+        let harness = try BrokerHarness(folder: folder, log: LogLines())
+        let kept = try harness.onLoop {
+            (
+                $0.groups["Many"]?.config.retryMaxTimes, $0.groups["Beyond"] == nil,
+                $0.topics["Wide"]?.config.readQueueNums
+            )
+        }
+        #expect(kept.0 == 7 && kept.1 && kept.2 == 3)
+        try harness.drain()
+    }
+
     @Test("a table beyond what a start reads is not written: the former file and its backup stay")
     func notWritten() throws {
         let harness = try BrokerHarness()
@@ -98,9 +125,13 @@ import Testing
         try harness.onLoop { $0.keeper.limits = JSONReader.Limits(depth: 20, bytes: before.count) }
         let refused = try make("Third")
         #expect(refused.code == ResponseCode.systemError.rawValue)
-        for words in ["not kept for the next start", "could not be read again", "the text is too large", "delete"] {
+        for words in [
+            "not kept for the next start", "could not be read again", "the text is too large", "delete",
+            "then say it again",
+        ] {
             #expect(refused.remark?.contains(words) == true, "\(refused.remark ?? "")")
         }
+        #expect(refused.remark?.contains("free the disk") == false)
         #expect(try Data(contentsOf: file) == before)
         let backup = [UInt8](try Data(contentsOf: URL(fileURLWithPath: file.path + ".bak")))
         #expect(ConfigurationFile.subscriptionGroups.quality(of: backup) == .good)

@@ -1,7 +1,9 @@
 import FastJSON
 import Foundation
 import RemotingProtocol
+import Synchronization
 import TestFolders
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -162,14 +164,77 @@ import WorkerProtocol
         func data(_ broker: String, _ queues: Int32, perm: Int32 = 6) -> QueueData {
             QueueData(brokerName: broker, readQueueNums: queues, writeQueueNums: queues, perm: perm)
         }
-        func queues(_ datas: [QueueData]) -> [MessageQueue] {
+        func queues(_ datas: [QueueData]) -> KnownRoutes.Queues {
             NameserverRegistration.queues(of: "T", in: TopicRouteData(queueDatas: datas), besides: "own")
         }
         let max = QueryAssignmentProcessor.queuesMax
-        #expect(queues((0..<20_000).map { data("b\($0)", .max) }).count == max + 1)
-        #expect(queues([data("a", 1), data("b", Int32(max))]).count == max + 1)
+        #expect(queues((0..<20_000).map { data("b\($0)", .max) }) == .tooMany)
+        #expect(queues([data("a", 1), data("b", Int32(max))]) == .tooMany)
         #expect(queues([data("a", 1), data("b", Int32(max) - 1)]).count == max)
         let few = queues([data("own", 4), data("a", 2), data("b", -1), data("c", .min), data("d", 3, perm: 2)])
-        #expect(few.map(\.brokerName) == ["a", "a"] && few.map(\.queueID) == [0, 1])
+        #expect(few == .all((0..<2).map { MessageQueue(topic: "T", brokerName: "a", queueID: $0) }))
+    }
+
+    @Test("those who wait for one route are answered in slices; one connection does not wait for more than it may get")
+    func waiters() throws {
+        let nameServer = try NameServerDouble()
+        let harness = try BrokerHarness([("namesrvAddr", "127.0.0.1:\(nameServer.port)")])
+        let connection = try harness.connect()
+        _ = try connection.send(topic: "T")
+        try eventually { nameServer.requests.contains { $0.requestCode == .registerBroker } }
+        func route(_ queues: Int32) -> TopicRouteData {
+            TopicRouteData(
+                queueDatas: ["b", "c"].map {
+                    QueueData(brokerName: $0, readQueueNums: queues, writeQueueNums: queues, perm: 6)
+                })
+        }
+        try nameServer.answer(route(4000), holding: true)
+        let counts = Mutex((waits: 0, own: 0, all: 0))
+        let before = try harness.onLoop { broker in
+            for _ in 0..<300 {
+                broker.registration.readableQueues(of: "T") { queues in
+                    counts.withLock { if queues.count > 8000 { $0.all += 1 } else { $0.own += 1 } }
+                }
+            }
+            return broker.slices.slices
+        }
+        #expect(counts.withLock { $0.own } == 300 - KnownRoutes.waitersMax)
+        try nameServer.answer(route(4000))
+        try eventually { counts.withLock { $0.all } == KnownRoutes.waitersMax }
+        #expect(try harness.onLoop { $0.slices.slices } - before >= KnownRoutes.waitersMax - 1)
+        // Another topic, asked by one connection.
+        _ = try connection.send(topic: "U")
+        try nameServer.answer(route(2), holding: true)
+        let body = JSONValue.fields([
+            ("clientId", .string("c1")), ("consumerGroup", .string("G")), ("messageModel", .string("CLUSTERING")),
+            ("strategyName", .string("AVG")), ("topic", .string("U")),
+        ]).bytes()
+        for _ in 0..<40 { try connection.post(.queryAssignment, body: body) }
+        let max = QueryAssignmentProcessor.waitingMax
+        try eventually { try harness.onLoop { $0.registration.routes.waiting(for: "U") } == max }
+        // Another connection is served meanwhile.
+        #expect(try harness.connect().send(topic: "V").code == 0)
+        #expect(try harness.onLoop { $0.registration.routes.waiting(for: "U") } == max)
+        try nameServer.answer(route(2))
+        for _ in 0..<40 { #expect(try connection.receive().code == 0) }
+        #expect(try connection.send(topic: "U").code == 0)
+        try harness.end()
+        try nameServer.end()
+    }
+
+    @Test("routes are kept for so many queues, and one of too many costs nothing")
+    func keptRoutes() {
+        var routes = KnownRoutes()
+        let queues = (0..<8000).map { MessageQueue(topic: "T", brokerName: "a", queueID: $0) }
+        for number in 0..<100 {
+            _ = routes.answered("T\(number)", .all(queues), steady: 0)
+            #expect(routes.queueCount <= KnownRoutes.queuesMax)
+            #expect(routes.queues(of: "T\(number)", steady: 1)?.count == 8000)
+        }
+        let before = routes.queueCount
+        _ = routes.answered("T99", .all(queues), steady: 0)
+        #expect(routes.queueCount == before)
+        _ = routes.answered("T99", .tooMany, steady: 0)
+        #expect(routes.queueCount == before - 8000 && routes.queues(of: "T99", steady: 1) == .tooMany)
     }
 }

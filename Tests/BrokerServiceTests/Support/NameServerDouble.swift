@@ -13,6 +13,20 @@ final class NameServerDouble: RemotingService, @unchecked Sendable {
     private var server: RemotingServer?
     private(set) var port = 0
 
+    /// Answered to those who ask for one; on the loop.
+    private var route: TopicRouteData?
+    private var holdsRoutes = false
+    private var held: [() -> Void] = []
+
+    /// From now on routes are answered; or held until the next call.
+    func answer(_ route: TopicRouteData, holding: Bool = false) throws {
+        try group.next().submit { [self] in
+            (self.route, holdsRoutes) = (route, holding)
+            for answer in held { answer() }
+            held = []
+        }.wait()
+    }
+
     init() throws {
         let loop = group.next()
         try loop.flatSubmit {
@@ -29,6 +43,11 @@ final class NameServerDouble: RemotingService, @unchecked Sendable {
     func connectionClosed(_ connection: RemotingConnection) {}
     func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         lock.withLock { received.append(RemotingCommand(frame)) }
+        if RemotingCommand(frame).requestCode == .getRouteInfoByTopic, let route {
+            let address = frame.returnAddress
+            let answer = { connection.respond(to: address, .success, body: route.encoded()) }
+            return holdsRoutes ? held.append(answer) : answer()
+        }
         connection.respond(to: frame.returnAddress, .success)
     }
 
