@@ -11,7 +11,8 @@ package struct KVConfigTable: Equatable, Sendable {
     /// namespace → key → value. A namespace whose keys were all deleted stays, as in RocketMQ, while there is room.
     package private(set) var table: [String: [String: String]] = [:]
 
-    /// Bytes of namespaces, keys and values; each namespace counts once more for itself.
+    /// Bytes of namespaces, keys and values as JSON has them; each namespace counts once more for itself. The answer
+    /// to each broker's registration contains a namespace: it must fit a frame.
     package private(set) var bytes = 0
     /// So many it takes. RocketMQ has no bound; here each change writes the whole table, and a start reads it.
     package static let bytesMax = 8 << 20
@@ -25,7 +26,18 @@ package struct KVConfigTable: Equatable, Sendable {
     package init() {}
 
     private static func bytes(_ namespace: String, _ key: String, _ value: String) -> Int {
-        namespace.utf8.count + key.utf8.count + value.utf8.count
+        encoded(namespace) + encoded(key) + encoded(value)
+    }
+
+    /// Bytes of a text in JSON, with its quotes and a separator.
+    private static func encoded(_ text: String) -> Int {
+        text.utf8.reduce(3) { count, byte in
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"): count + 2
+            case 0x00...0x1f, 0x7f: count + 6
+            default: count + 1
+            }
+        }
     }
 
     /// What the file holds; what has another shape is left out and counted in `refused`.
@@ -68,7 +80,7 @@ package struct KVConfigTable: Equatable, Sendable {
     package mutating func put(namespace: String, key: String, value: String) -> Bool {
         let former = table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
         let growth = Self.bytes(namespace, key, value) - former
-        func isFull() -> Bool { bytes + growth + (table[namespace] == nil ? namespace.utf8.count : 0) > Self.bytesMax }
+        func isFull() -> Bool { bytes + growth + (table[namespace] == nil ? Self.encoded(namespace) : 0) > Self.bytesMax }
         if isFull() { removeEmptied() }
         guard !isFull() else { return false }
         self.set(namespace, key, value)
@@ -77,13 +89,13 @@ package struct KVConfigTable: Equatable, Sendable {
 
     private mutating func removeEmptied() {
         for namespace in emptied where table.removeValue(forKey: namespace) != nil {
-            bytes -= namespace.utf8.count
+            bytes -= Self.encoded(namespace)
         }
         emptied = []
     }
 
     private mutating func set(_ namespace: String, _ key: String, _ value: String) {
-        if table[namespace] == nil { bytes += namespace.utf8.count }
+        if table[namespace] == nil { bytes += Self.encoded(namespace) }
         emptied.remove(namespace)
         if let former = table[namespace, default: [:]].updateValue(value, forKey: key) {
             bytes -= Self.bytes(namespace, key, former)

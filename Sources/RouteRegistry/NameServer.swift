@@ -43,7 +43,11 @@ package final class NameServer: RemotingService {
     package private(set) var configuration: NameServerConfiguration
     /// What operators have changed with 318.
     private var changedSettings: ChangedSettings
-    private var kvConfig = KVConfigTable()
+    private var kvConfig = KVConfigTable() {
+        didSet { kvBodies = [:] }
+    }
+    /// Namespaces of `kvConfig` as answers contain them: one goes to each broker that registers.
+    private var kvBodies: [String: [UInt8]] = [:]
     private lazy var kvFile = KeptFile { [unowned self] in
         let (storage, table) = (self.storage, kvConfig)
         return { try storage?.saveKVConfig(table.json.bytes()) }
@@ -451,9 +455,7 @@ package final class NameServer: RemotingService {
         if let master {
             answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
         }
-        if let order = kvConfig.entries(namespace: KVConfigTable.orderTopicConfig) {
-            answer.body = KVTable(table: order).encoded()
-        }
+        if let order = kvBody(KVConfigTable.orderTopicConfig) { answer.body = order }
         return answer
     }
 
@@ -545,12 +547,21 @@ package final class NameServer: RemotingService {
         return Answer(fields: [("value", value)])
     }
 
+    /// A namespace's entries as an answer contains them; nil when there is no such namespace.
+    private func kvBody(_ namespace: String) -> [UInt8]? {
+        if let known = kvBodies[namespace] { return known }
+        guard let entries = kvConfig.entries(namespace: namespace) else { return nil }
+        let body = KVTable(table: entries).encoded()
+        kvBodies[namespace] = body
+        return body
+    }
+
     func kvList(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let namespace = try frame.extFields.required("namespace")
-        guard let entries = kvConfig.entries(namespace: namespace) else {
+        guard let body = kvBody(namespace) else {
             return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace)")
         }
-        return .body(KVTable(table: entries))
+        return Answer(body: body)
     }
 
     /// For the next start: the brokers that are worth waiting for.
