@@ -46,6 +46,9 @@ final class MasterConnection: ChannelInboundHandler {
     /// It has not reported its offset yet, and is not being closed.
     var hasNotReported: Bool { session.acknowledged == nil && !closing }
 
+    /// The offset it has acknowledged and that was compared with the log; nil: none, or it is being closed.
+    var judged: Int64? { session.next == nil || closing ? nil : session.acknowledged }
+
     /// Closes it for another.
     func giveWay() { close("it has reported nothing, and a new connection needs its slot") }
 

@@ -31,7 +31,8 @@ package enum ReplicationSlot {
     /// worker that raises it looks at `written` after a fence (`SharedSegment.fence`), as broker-store looks here after
     /// it has stored `written`.
     @inlinable package static var connectedSlaves: Int { 1 }
-    /// The most any slave has reported it has: a physical offset. Never goes back while a replication worker runs.
+    /// The most any slave has reported it has: a physical offset. Goes back only when broker-store has
+    /// started again, whose log may be shorter.
     @inlinable package static var slaveAckOffset: Int { 2 }
     /// Milliseconds since 1970 of the last report of any slave.
     @inlinable package static var lastAckMilliseconds: Int { 3 }

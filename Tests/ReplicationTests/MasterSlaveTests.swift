@@ -191,6 +191,38 @@ struct MasterSlaveTests {
         try await master.stop()
     }
 
+    @Test("after a restart of broker-store only what a present slave has of its log is acknowledged")
+    func shorterLog() async throws {
+        let master = try await MasterHarness(store: FakeStore())
+        master.store.append(patterned(1000))
+        let slave = try BlockingClient(port: master.port)
+        try slave.write(report(1000))
+        try await eventually { master.acknowledged == 1000 }
+        // It has the same log afterwards.
+        master.store.close()
+        try await eventually { master.acknowledged == 0 }
+        master.store.reopen(at: 1000)
+        try await eventually { master.acknowledged == 1000 }
+        // It has lost its end, and the slave is ahead.
+        master.store.close()
+        master.store.reopen(at: 500)
+        try await eventually { master.slaves == 0 }
+        master.store.append(patterned(100))
+        try await master.turn()
+        #expect(master.acknowledged == 0)
+        let other = try BlockingClient(port: master.port)
+        try other.write(report(600))
+        try await eventually { master.acknowledged == 600 }
+        // No restart was seen, and the log is shorter all the same.
+        master.store.reopen(at: 300)
+        try await eventually { master.acknowledged == 0 }
+        slave.end()
+        other.end()
+        try await master.stop()
+    }
+
+    private func report(_ offset: Int64) -> [UInt8] { withUnsafeBytes(of: offset.bigEndian) { Array($0) } }
+
     @Test("silence ends a connection on either side, heartbeats keep it")
     func silence() async throws {
         let times = HATimes(heartbeatMilliseconds: 30, housekeepingMilliseconds: 200)

@@ -55,12 +55,28 @@ final class FakeStore: @unchecked Sendable {
                 precondition(fd >= 0, "the test cannot open \(path(end))")
                 precondition(ftruncate(fd, off_t(fileSize)) == 0)
                 precondition(pwrite(fd, part, part.count, off_t(end % fileSize)) == part.count)
-                close(fd)
+                Glibc.close(fd)
                 rest = rest.dropFirst(part.count)
                 end += Int64(part.count)
             }
         }
         publish()
+    }
+
+    /// A broker-store process ends, and the next one begins.
+    func close() {
+        watermarks.atomicStore(slot: WatermarkSlot.ready, 0)
+        let generation = watermarks.atomicLoad(slot: WatermarkSlot.generation)
+        watermarks.atomicStore(slot: WatermarkSlot.generation, generation + 1)
+        EventFD.signal(event.raw)
+    }
+
+    /// It has opened its store.
+    func reopen(at end: Int64) {
+        lock.withLock { self.end = end }
+        watermarks.atomicStore(slot: WatermarkSlot.written, UInt64(end))
+        watermarks.atomicStore(slot: WatermarkSlot.ready, 1)
+        EventFD.signal(event.raw)
     }
 
     private func publish() {
