@@ -127,8 +127,13 @@ package final class ReplicationMaster {
         // Accepted while the listener was being closed: nothing would close it later.
         guard !isStopped else { return connection.channel.close(promise: nil) }
         slaves[ObjectIdentifier(connection)] = connection
-        publisher.connected(slaves.count)
     }
+
+    /// Its report fits the log: from now on it is a slave.
+    func judged() { publisher.connected(judgedCount) }
+
+    /// A connection that has not reported is none that a sender may wait for.
+    private var judgedCount: Int { slaves.values.count { $0.judged != nil } }
 
     func reported(_ offset: Int64) {
         publisher.reported(offset)
@@ -136,7 +141,7 @@ package final class ReplicationMaster {
 
     func closed(_ connection: MasterConnection) {
         guard slaves.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
-        publisher.connected(slaves.count)
+        publisher.connected(judgedCount)
         if slaves.isEmpty { log.release() }
     }
 }

@@ -176,7 +176,7 @@ struct MasterSlaveTests {
         let slave = try await SlaveHarness(store: FakeStore())
         try await slave.restartStore()
         try await slave.find(port: master.port)
-        try await eventually { master.slaves == 1 }
+        try await eventually { try await master.connections == 1 }
         // The master has looked at its log again, and every event loop has had its turn.
         EventFD.signal(master.store.event.raw)
         for _ in 0..<3 {
@@ -221,6 +221,34 @@ struct MasterSlaveTests {
         try await master.stop()
     }
 
+    @Test("a connection is a slave that senders wait for once it has reported what fits the log")
+    func silentConnection() async throws {
+        let master = try await MasterHarness(store: FakeStore())
+        master.store.append(patterned(1000))
+        let client = try BlockingClient(port: master.port)
+        try await eventually { try await master.connections == 1 }
+        #expect(master.slaves == 0)
+        try client.write(report(1000))
+        try await eventually { master.slaves == 1 }
+        let ahead = try BlockingClient(port: master.port)
+        try ahead.write(report(2000))
+        try await eventually { master.book.lines.contains { $0.contains("holds messages the master does not have") } }
+        #expect(master.slaves == 1)
+        client.end()
+        try await eventually { master.slaves == 0 }
+        ahead.end()
+        // One that reports while the store is closed counts when it is open.
+        master.store.close()
+        let early = try BlockingClient(port: master.port)
+        try early.write(report(1000))
+        try await eventually { try await master.connections == 1 }
+        #expect(master.slaves == 0)
+        master.store.reopen(at: 1000)
+        try await eventually { master.slaves == 1 }
+        early.end()
+        try await master.stop()
+    }
+
     private func report(_ offset: Int64) -> [UInt8] { withUnsafeBytes(of: offset.bigEndian) { Array($0) } }
 
     @Test("silence ends a connection on either side, heartbeats keep it")
@@ -232,7 +260,8 @@ struct MasterSlaveTests {
         let slave = try await SlaveHarness(store: FakeStore(), times: times)
         try await slave.restartStore()
         try await slave.find(port: master.port)
-        try await eventually { master.slaves == 2 }
+        try await eventually { try await master.connections == 2 }
+        try await eventually { try await master.connections == 1 }
         try await eventually { master.slaves == 1 }
         #expect(master.book.lines.contains { $0.contains("was silent for 200 ms") })
         // Its reports go on for longer than the silence that ended the other.

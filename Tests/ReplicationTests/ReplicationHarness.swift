@@ -181,6 +181,14 @@ final class MasterHarness {
     var acknowledged: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.slaveAckOffset)) }
     var slaves: Int { Int(segment.atomicLoad(slot: ReplicationSlot.connectedSlaves)) }
 
+    /// Connections, whether they have reported or not.
+    var connections: Int {
+        get async throws {
+            let master = master
+            return try await loop.submit { master.value.slaveCount }.get()
+        }
+    }
+
     /// When a slave last reported, in milliseconds since 1970.
     var lastReport: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.lastAckMilliseconds)) }
 
