@@ -40,6 +40,7 @@ extension Broker {
             throw .store(error)
         }
         try kinds.prepare()
+        takeEarlyTables()
         // A slave's folder of claims is filled with its master's files.
         guard claimsReplica == nil else { return }
         let takeover = PopTakeover(environment, tables, store)

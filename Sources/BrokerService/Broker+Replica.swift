@@ -16,6 +16,11 @@ extension Broker {
 
     /// Takes bytes of the master's log; answers where the log goes on, or why they do not fit.
     package func replicate(at offset: Int64, _ bytes: [UInt8]) -> WorkerMessage {
+        guard configuration.isSlave, isOpen else {
+            return .replicaRefused(
+                at: isOpen ? store.writtenOffset.rawValue : 0,
+                reason: isOpen ? "this broker is not a slave" : "this broker has not opened its store")
+        }
         let outcome = bytes.withUnsafeBytes { store.appendReplicated(at: PhysicalOffset(offset), $0) }
         switch outcome {
         case .appended(let next):
@@ -50,8 +55,22 @@ extension Broker {
     /// A table that is larger is read on another thread.
     private static let replicaBytesAtOnce = 32 << 10
 
-    /// Replaces one of the tables by the master's, in slices if it is large.
+    /// The store is open: tables of the master that arrived before count now.
+    func takeEarlyTables() {
+        isOpen = true
+        let early = earlyTables
+        earlyTables = []
+        for (kind, bytes) in early { replicate(kind, bytes) }
+    }
+
+    /// Replaces one of the tables by the master's, in slices if it is large. Before the store is open the newest of
+    /// each kind is kept, as the files read then would replace it. Only a slave takes any.
     package func replicate(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) {
+        guard configuration.isSlave else { return }
+        guard isOpen else {
+            earlyTables.removeAll { $0.kind == kind }
+            return earlyTables.append((kind, bytes))
+        }
         // In the order they came.
         guard bytes.count > Self.replicaBytesAtOnce || replicaTablesInWork > 0 else {
             return take(kind, Result { try ReplicaTable(kind, bytes) })

@@ -47,6 +47,10 @@ package final class Broker: RemotingService {
     var expected: [String: ClientContext.Heartbeat] = [:]
     /// Tables of the master that are being read on another thread.
     var replicaTablesInWork = 0
+    /// The store is open.
+    var isOpen = false
+    /// Tables of the master that arrived before: the newest of each kind.
+    var earlyTables: [(kind: ReplicaMetadataKind, bytes: [UInt8])] = []
 
     /// - Parameters:
     ///   - store: not yet open.

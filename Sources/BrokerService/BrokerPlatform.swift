@@ -18,7 +18,7 @@ package protocol BrokerPlatform: AnyObject {
     func logBegins(at offset: PhysicalOffset)
     /// A client's message has made this topic: the platform's other brokers are to have it, too.
     func topicCreated(_ topic: AutoCreatedTopic)
-    /// Connected slaves, and the physical offset the best of them has acknowledged.
+    /// Slaves that have reported, and the physical offset the best of them has acknowledged.
     var slaves: (count: UInt64, ackOffset: Int64) { get }
     /// Asks the replication worker which slaves follow (`Broker.slavesReported` brings the answer).
     /// - Returns: `false` when there is no such worker.

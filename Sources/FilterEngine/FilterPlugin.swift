@@ -1,6 +1,7 @@
 import CFilterPlugin
 import Glibc
 import LinuxSystem
+import WorkerProtocol
 
 /// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory
 /// may belong to it. A new version of a plugin is taken by a fresh worker process.
@@ -154,7 +155,7 @@ package final class FilterPlugin {
     }
 
     /// The most tags codes a program may ask for: more would not fit the broker-store's answer.
-    static let maximumTagsCodes = 4096
+    static let maximumTagsCodes = WorkerMessage.filterTagsCodesMax
 
     func compile(_ expression: String) -> Compiled {
         var expression = expression

@@ -1,3 +1,5 @@
+import WorkerProtocol
+
 /// Compiled expressions, each compiled once however many consumers subscribe with it.
 ///
 /// Programs are counted: one per `compile` that answered `.program`, one less per `release`. A program without users
@@ -32,7 +34,7 @@ package final class FilterPrograms {
     }
 
     /// Longest expression taken, in bytes of UTF-8.
-    package static let maximumExpression = 64 * 1024
+    package static let maximumExpression = WorkerMessage.filterExpressionMax
 
     private let catalogue: FilterCatalogue
     private let idleMaximum: Int

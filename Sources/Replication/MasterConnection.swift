@@ -46,6 +46,9 @@ final class MasterConnection: ChannelInboundHandler {
     /// It has not reported its offset yet, and is not being closed.
     var hasNotReported: Bool { session.acknowledged == nil && !closing }
 
+    /// The offset it has acknowledged and that was compared with the log; nil: none, or it is being closed.
+    var judged: Int64? { session.next == nil || closing ? nil : session.acknowledged }
+
     /// Closes it for another.
     func giveWay() { close("it has reported nothing, and a new connection needs its slot") }
 
@@ -87,11 +90,7 @@ final class MasterConnection: ChannelInboundHandler {
         guard !closing, let acknowledged = session.acknowledged else { return }
         // The report counts once it has been compared with the log, as far as there is one to compare with.
         guard let log = master.state else { return }
-        let first = session.next == nil
-        if case .close(let reason) = session.judge(log) { return close(reason) }
-        if first, let next = session.next {
-            master.logger.info("slave \(address) has \(acknowledged), gets the log from \(next) on")
-        }
+        guard judge(log) else { return }
         master.reported(acknowledged)
         pump()
     }
@@ -100,10 +99,27 @@ final class MasterConnection: ChannelInboundHandler {
         if context.channel.isWritable { pump() }
     }
 
+    /// Compares its report with the log, if there is one; closes it when they do not fit.
+    private func judge(_ log: HASession.Log) -> Bool {
+        let before = judged
+        if case .close(let reason) = session.judge(log) {
+            close(reason)
+            return false
+        }
+        if before == nil, let acknowledged = judged, let next = session.next {
+            master.logger.info("slave \(address) has \(acknowledged), gets the log from \(next) on")
+            master.judged()
+        }
+        return true
+    }
+
     /// Sends what the slave does not have yet.
     func pump() {
         guard let context, !pumping, !closing, let log = master.state else { return }
-        if case .close(let reason) = session.judge(log) { return close(reason) }
+        let before = judged
+        guard judge(log) else { return }
+        // What was written while broker-store knew of no slave that waits: from now on it signals.
+        guard before != nil || judged == nil else { return pump() }
         pumping = true
         defer { pumping = false }
         var sent = 0

@@ -21,6 +21,9 @@ package final class MasterLog {
         self.watermarks = watermarks
     }
 
+    /// Changes with each start of the broker-store.
+    var generation: UInt64 { watermarks.atomicLoad(slot: WatermarkSlot.generation) }
+
     /// Nil while the broker-store has not opened its store: nothing may be sent or judged then.
     package var state: HASession.Log? {
         guard watermarks.atomicLoad(slot: WatermarkSlot.ready) == 1 else { return nil }

@@ -183,7 +183,7 @@ package final class MetadataSync {
             .flatMap { client in
                 client.invoking(RemotingCommand(.getBrokerClusterInfo)).always { _ in client.closeNow() }
             }
-            .map { response in sync.value.master(in: response) }
+            .map { response in Self.master(of: sync.value.configuration.brokerName, in: response) }
             // A name server that is away is as good as one that does not know the master.
             .flatMapErrorThrowing { _ in nil }
             .flatMap { answer in
@@ -193,11 +193,15 @@ package final class MetadataSync {
             }
     }
 
-    private func master(in response: RemotingCommand) -> HostPort? {
-        guard response.code == ResponseCode.success.rawValue,
-            let table = Self.json(response.body)?["brokerAddrTable"]
+    /// Bytes of a name server's answer that are read on the loop: the addresses of some thousands of brokers.
+    static let clusterInfoBytesMax = 1 << 20
+
+    /// As the name server knows it; nil: it does not, or its answer is too long to be read.
+    static func master(of brokerName: String, in response: RemotingCommand) -> HostPort? {
+        guard response.code == ResponseCode.success.rawValue, response.body.count <= clusterInfoBytesMax,
+            let table = json(response.body)?["brokerAddrTable"]
         else { return nil }
-        return table[configuration.brokerName]?["brokerAddrs"]?["0"]?.string.flatMap { HostPort($0) }
+        return table[brokerName]?["brokerAddrs"]?["0"]?.string.flatMap { HostPort($0) }
     }
 
     private static func json(_ bytes: [UInt8]) -> JSONValue? {
@@ -275,6 +279,9 @@ struct HostPort: Equatable, Sendable {
     var host: String
     var port: Int
 
+    /// Of a name in DNS.
+    private static let hostBytesMax = 255
+
     init(host: String, port: Int) {
         self.host = host
         self.port = port
@@ -286,7 +293,7 @@ struct HostPort: Equatable, Sendable {
         else { return nil }
         var host = text[..<colon].drop { $0 == " " }
         if host.first == "[", host.last == "]" { host = host.dropFirst().dropLast() }
-        guard !host.isEmpty else { return nil }
+        guard !host.isEmpty, host.utf8.count <= Self.hostBytesMax else { return nil }
         self.host = String(host)
         self.port = port
     }

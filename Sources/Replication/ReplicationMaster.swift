@@ -22,6 +22,9 @@ package final class ReplicationMaster {
     private var listener: (any Channel)?
     private var slaves: [ObjectIdentifier: MasterConnection] = [:]
     private var isStopped = false
+    /// Of the broker-store whose log the slaves were compared with last.
+    private var generation: UInt64
+    private var mustRecount = false
 
     package init(
         eventLoop: any EventLoop, log: MasterLog, times: HATimes = HATimes(), batchSize: Int = 32 * 1024,
@@ -29,6 +32,7 @@ package final class ReplicationMaster {
     ) {
         self.eventLoop = eventLoop
         self.log = log
+        generation = log.generation
         self.times = times
         self.batchSize = batchSize
         self.publisher = publisher
@@ -83,7 +87,16 @@ package final class ReplicationMaster {
 
     /// The broker-store's watermarks moved, or it opened its store.
     package func logMoved() {
+        if log.generation != generation {
+            generation = log.generation
+            // The log may have lost its end; until it is open again nothing is known of it.
+            mustRecount = true
+            publisher.recount(0)
+        }
         for slave in slaves.values { slave.pump() }
+        guard let state = log.state, mustRecount || publisher.acknowledged > state.written else { return }
+        mustRecount = false
+        publisher.recount(slaves.values.compactMap(\.judged).max() ?? 0)
     }
 
     /// Stops listening and parts with the slaves.
@@ -114,8 +127,13 @@ package final class ReplicationMaster {
         // Accepted while the listener was being closed: nothing would close it later.
         guard !isStopped else { return connection.channel.close(promise: nil) }
         slaves[ObjectIdentifier(connection)] = connection
-        publisher.connected(slaves.count)
     }
+
+    /// Its report fits the log: from now on it is a slave.
+    func judged() { publisher.connected(judgedCount) }
+
+    /// A connection that has not reported is none that a sender may wait for.
+    private var judgedCount: Int { slaves.values.count { $0.judged != nil } }
 
     func reported(_ offset: Int64) {
         publisher.reported(offset)
@@ -123,7 +141,7 @@ package final class ReplicationMaster {
 
     func closed(_ connection: MasterConnection) {
         guard slaves.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
-        publisher.connected(slaves.count)
+        publisher.connected(judgedCount)
         if slaves.isEmpty { log.release() }
     }
 }
@@ -132,7 +150,7 @@ package final class ReplicationMaster {
 package final class AckPublisher {
     private let segment: SharedSegment
     private let event: Int32
-    /// The most any slave has reported: a physical offset.
+    /// The most any slave has reported of the present log: a physical offset.
     package private(set) var acknowledged: Int64 = 0
 
     /// - Parameter event: eventfd the broker-store waits on; stays the caller's.
@@ -151,6 +169,13 @@ package final class AckPublisher {
         segment.atomicStore(slot: ReplicationSlot.connectedSlaves, UInt64(slaves))
         // A slave is first sent to after this: either that finds what was written, or broker-store sees the slave.
         SharedSegment.fence()
+        EventFD.signal(event)
+    }
+
+    /// The log is another one: this much of it is acknowledged, and may be less than before.
+    func recount(_ offset: Int64) {
+        acknowledged = offset
+        segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, UInt64(offset))
         EventFD.signal(event)
     }
 

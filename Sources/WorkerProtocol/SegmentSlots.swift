@@ -27,11 +27,12 @@ package enum WatermarkSlot {
 package enum ReplicationSlot {
     /// `magicValue`, once the segment is laid out.
     @inlinable package static var magic: Int { 0 }
-    /// While it is 0 no slave waits for the log: broker-store does not signal that `written` moved. The replication
-    /// worker that raises it looks at `written` after a fence (`SharedSegment.fence`), as broker-store looks here after
-    /// it has stored `written`.
+    /// Slaves that have reported what fits the log. While it is 0 none waits for the log: broker-store does not signal
+    /// that `written` moved. The replication worker that raises it looks at `written` after a fence
+    /// (`SharedSegment.fence`), as broker-store looks here after it has stored `written`.
     @inlinable package static var connectedSlaves: Int { 1 }
-    /// The most any slave has reported it has: a physical offset. Never goes back while a replication worker runs.
+    /// The most any slave has reported it has: a physical offset. Goes back only when broker-store has started again,
+    /// whose log may be shorter.
     @inlinable package static var slaveAckOffset: Int { 2 }
     /// Milliseconds since 1970 of the last report of any slave.
     @inlinable package static var lastAckMilliseconds: Int { 3 }

@@ -17,6 +17,14 @@ package enum WorkerMessage: Hashable, Sendable {
     package static let filterEntryBytes = 20
     /// Entries of one `filterBatch` at most.
     package static let filterBatchMax = 4096
+    /// Bytes of an expression that is compiled at most.
+    package static let filterExpressionMax = 64 * 1024
+    /// Bytes of the name of a type of expressions at most.
+    package static let filterTypeMax = 64
+    /// Tags codes that an expression comes down to at most.
+    package static let filterTagsCodesMax = 4096
+    /// Types that one worker serves, or one expression calls, at most.
+    package static let filterTypesMax = 4096
 
     // MARK: - Both ways
 

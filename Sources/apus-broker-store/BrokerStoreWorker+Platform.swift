@@ -20,7 +20,8 @@ extension BrokerStoreWorker: BrokerPlatform {
 
     func askForSlaves(request: UInt64) -> Bool {
         guard let replication else { return false }
-        replication.send(.slavesWanted(request: request))
+        // One that reads nothing is not asked more: the client learns that it has not answered.
+        if replication.isWritable { replication.send(.slavesWanted(request: request)) }
         return true
     }
 

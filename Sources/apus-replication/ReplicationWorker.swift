@@ -107,7 +107,9 @@ final class ReplicationWorker: Worker {
         case .replicaPosition, .replicaRefused: break  // A master's log goes its own way.
         case .claimsWanted(let request, let question) where isSlave: claims.ask(request: request, question: question)
         case .brokerRole(let role, let masterAddress): roleIs(role, masterAddress)
-        case .slavesWanted(let request): link?.send(.slaves(request: request, master.slaveReports))
+        case .slavesWanted(let request):
+            // It asks again after a while; answers it does not take would fill this process.
+            if let link, link.isWritable { link.send(.slaves(request: request, master.slaveReports)) }
         default: environment.logger.error("broker-store sent a message that is not for replication: it is dropped")
         }
     }

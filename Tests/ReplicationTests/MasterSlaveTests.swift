@@ -176,7 +176,7 @@ struct MasterSlaveTests {
         let slave = try await SlaveHarness(store: FakeStore())
         try await slave.restartStore()
         try await slave.find(port: master.port)
-        try await eventually { master.slaves == 1 }
+        try await eventually { try await master.connections == 1 }
         // The master has looked at its log again, and every event loop has had its turn.
         EventFD.signal(master.store.event.raw)
         for _ in 0..<3 {
@@ -191,6 +191,66 @@ struct MasterSlaveTests {
         try await master.stop()
     }
 
+    @Test("after a restart of broker-store only what a present slave has of its log is acknowledged")
+    func shorterLog() async throws {
+        let master = try await MasterHarness(store: FakeStore())
+        master.store.append(patterned(1000))
+        let slave = try BlockingClient(port: master.port)
+        try slave.write(report(1000))
+        try await eventually { master.acknowledged == 1000 }
+        // It has the same log afterwards.
+        master.store.close()
+        try await eventually { master.acknowledged == 0 }
+        master.store.reopen(at: 1000)
+        try await eventually { master.acknowledged == 1000 }
+        // It has lost its end, and the slave is ahead.
+        master.store.close()
+        master.store.reopen(at: 500)
+        try await eventually { master.slaves == 0 }
+        master.store.append(patterned(100))
+        try await master.turn()
+        #expect(master.acknowledged == 0)
+        let other = try BlockingClient(port: master.port)
+        try other.write(report(600))
+        try await eventually { master.acknowledged == 600 }
+        // No restart was seen, and the log is shorter all the same.
+        master.store.reopen(at: 300)
+        try await eventually { master.acknowledged == 0 }
+        slave.end()
+        other.end()
+        try await master.stop()
+    }
+
+    @Test("a connection is a slave that senders wait for once it has reported what fits the log")
+    func silentConnection() async throws {
+        let master = try await MasterHarness(store: FakeStore())
+        master.store.append(patterned(1000))
+        let client = try BlockingClient(port: master.port)
+        try await eventually { try await master.connections == 1 }
+        #expect(master.slaves == 0)
+        try client.write(report(1000))
+        try await eventually { master.slaves == 1 }
+        let ahead = try BlockingClient(port: master.port)
+        try ahead.write(report(2000))
+        try await eventually { master.book.lines.contains { $0.contains("holds messages the master does not have") } }
+        #expect(master.slaves == 1)
+        client.end()
+        try await eventually { master.slaves == 0 }
+        ahead.end()
+        // One that reports while the store is closed counts when it is open.
+        master.store.close()
+        let early = try BlockingClient(port: master.port)
+        try early.write(report(1000))
+        try await eventually { try await master.connections == 1 }
+        #expect(master.slaves == 0)
+        master.store.reopen(at: 1000)
+        try await eventually { master.slaves == 1 }
+        early.end()
+        try await master.stop()
+    }
+
+    private func report(_ offset: Int64) -> [UInt8] { withUnsafeBytes(of: offset.bigEndian) { Array($0) } }
+
     @Test("silence ends a connection on either side, heartbeats keep it")
     func silence() async throws {
         let times = HATimes(heartbeatMilliseconds: 30, housekeepingMilliseconds: 200)
@@ -200,7 +260,8 @@ struct MasterSlaveTests {
         let slave = try await SlaveHarness(store: FakeStore(), times: times)
         try await slave.restartStore()
         try await slave.find(port: master.port)
-        try await eventually { master.slaves == 2 }
+        try await eventually { try await master.connections == 2 }
+        try await eventually { try await master.connections == 1 }
         try await eventually { master.slaves == 1 }
         #expect(master.book.lines.contains { $0.contains("was silent for 200 ms") })
         // Its reports go on for longer than the silence that ended the other.

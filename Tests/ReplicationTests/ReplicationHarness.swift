@@ -55,12 +55,28 @@ final class FakeStore: @unchecked Sendable {
                 precondition(fd >= 0, "the test cannot open \(path(end))")
                 precondition(ftruncate(fd, off_t(fileSize)) == 0)
                 precondition(pwrite(fd, part, part.count, off_t(end % fileSize)) == part.count)
-                close(fd)
+                Glibc.close(fd)
                 rest = rest.dropFirst(part.count)
                 end += Int64(part.count)
             }
         }
         publish()
+    }
+
+    /// A broker-store process ends, and the next one begins.
+    func close() {
+        watermarks.atomicStore(slot: WatermarkSlot.ready, 0)
+        let generation = watermarks.atomicLoad(slot: WatermarkSlot.generation)
+        watermarks.atomicStore(slot: WatermarkSlot.generation, generation + 1)
+        EventFD.signal(event.raw)
+    }
+
+    /// It has opened its store.
+    func reopen(at end: Int64) {
+        lock.withLock { self.end = end }
+        watermarks.atomicStore(slot: WatermarkSlot.written, UInt64(end))
+        watermarks.atomicStore(slot: WatermarkSlot.ready, 1)
+        EventFD.signal(event.raw)
     }
 
     private func publish() {
@@ -164,6 +180,14 @@ final class MasterHarness {
 
     var acknowledged: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.slaveAckOffset)) }
     var slaves: Int { Int(segment.atomicLoad(slot: ReplicationSlot.connectedSlaves)) }
+
+    /// Connections, whether they have reported or not.
+    var connections: Int {
+        get async throws {
+            let master = master
+            return try await loop.submit { master.value.slaveCount }.get()
+        }
+    }
 
     /// When a slave last reported, in milliseconds since 1970.
     var lastReport: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.lastAckMilliseconds)) }

@@ -217,8 +217,9 @@ final class AckGate {
             slaveDeadline: time + conditions.slaveTimeout)
         if conditions.syncMaster {
             let slaves = environment.platform.slaves
-            slaveAckOffset = max(slaveAckOffset, slaves.ackOffset)
-            if slaves.count == 0 || written - slaves.ackOffset > conditions.slaveFallBehindMax {
+            let replicated = known(slaves.ackOffset)
+            slaveAckOffset = max(slaveAckOffset, replicated)
+            if slaves.count == 0 || written - replicated > conditions.slaveFallBehindMax {
                 // The message is stored; its sender learns that no slave has it.
                 answer(ack, .slaveNotAvailable, offsets: offsets[...])
                 return entry.needsFlush
@@ -249,8 +250,14 @@ final class AckGate {
     }
 
     func replicated(to offset: Int64) {
-        slaveAckOffset = max(slaveAckOffset, offset)
+        slaveAckOffset = max(slaveAckOffset, known(offset))
         release()
+    }
+
+    /// What slaves have of this log. An offset beyond its end is of another: the replication worker has not yet seen
+    /// that the log is shorter than before a restart.
+    private func known(_ acknowledged: Int64) -> Int64 {
+        acknowledged <= store.writtenOffset.rawValue ? acknowledged : 0
     }
 
     private func release() {

@@ -12,8 +12,10 @@ final class ReplicaStatus {
 
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
-    /// Questions to the replication worker that are not answered.
-    private var waiting: [UInt64: Asker] = [:]
+    /// Clients that wait for one answer of the replication worker.
+    static let askersMax = 64
+    /// Who waits for the answer to `lastRequest`; none: it is answered, or was given up.
+    private var askers: [Asker] = []
     private var lastRequest: UInt64 = 0
     /// Of a slave: its master.
     var master = ""
@@ -34,24 +36,36 @@ final class ReplicaStatus {
 
     /// The replication worker reports which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
     func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
-        guard let asker = waiting.removeValue(forKey: request) else { return }
-        answerHAStatus(asker, reports)
+        for asker in takeAskers(of: request) { answerHAStatus(asker, reports) }
     }
 
+    private func takeAskers(of request: UInt64) -> [Asker] {
+        guard request == lastRequest else { return [] }
+        defer { askers = [] }
+        return askers
+    }
+
+    /// One question is under way at a time: its answer is for all that ask meanwhile.
     func haStatus(_ asker: Asker) {
+        guard askers.count < Self.askersMax else {
+            return asker.answer(
+                .systemBusy, remark: "too many clients ask for the slaves of this broker; ask again in a moment")
+        }
+        askers.append(asker)
+        guard askers.count == 1 else { return }
         lastRequest &+= 1
         let request = lastRequest
-        waiting[request] = asker
         guard !environment.configuration.isSlave, environment.platform.askForSlaves(request: request) else {
             return slavesReported(request: request, [])
         }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         environment.eventLoop.scheduleTask(in: .milliseconds(Self.slavesAnswerMilliseconds)) {
-            guard let asker = this.value.waiting.removeValue(forKey: request) else { return }
-            asker.answer(
-                .systemError,
-                remark: "Can not get HARuntimeInfo: the replication worker has not answered for "
-                    + "\(Self.slavesAnswerMilliseconds) ms; see apus status")
+            for asker in this.value.takeAskers(of: request) {
+                asker.answer(
+                    .systemError,
+                    remark: "Can not get HARuntimeInfo: the replication worker has not answered for "
+                        + "\(Self.slavesAnswerMilliseconds) ms; see apus status")
+            }
         }
     }
 

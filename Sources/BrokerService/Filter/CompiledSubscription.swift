@@ -44,6 +44,30 @@ final class CompiledSubscription {
         self.expression = expression
     }
 
+    /// One that is not compiled; it keeps nothing of a text that is too long.
+    init(type: String, expression: String, _ state: State) {
+        func short(_ text: String, _ max: Int) -> String {
+            text.utf8.count <= max ? text : "(\(text.utf8.count) bytes)"
+        }
+        self.type = short(type, WorkerMessage.filterTypeMax)
+        self.expression = short(expression, 64)
+        self.state = state
+    }
+
+    /// Of type and expression.
+    var textBytes: Int { type.utf8.count + expression.utf8.count }
+
+    /// Of what its worker has answered.
+    var answerBytes: Int {
+        let kept: Int
+        switch state {
+        case .tagsCodes(let codes): kept = codes.count * 8
+        case .refused(_, let reason), .unavailable(let reason, _): kept = reason.utf8.count
+        case .unknown, .compiling, .everything, .program: kept = 0
+        }
+        return kept + (prefilter?.count ?? 0) * 16 + calls.reduce(0) { $0 + $1.utf8.count }
+    }
+
     /// What its worker made of it is lost; what stands by itself stays.
     func forgetWorker() {
         switch state {

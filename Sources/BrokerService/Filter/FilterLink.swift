@@ -37,6 +37,12 @@ package final class FilterLink {
     static let unavailableMilliseconds: Int64 = 1000
     /// Expressions remembered at most; the least used quarter goes.
     static let subscriptionsMax = 4096
+    /// Bytes of them and of what workers answered; above, the least used go that no client holds.
+    static let bytesMax = 32 << 20
+    /// Above that, what clients have let go of meanwhile is looked for this long after the last time.
+    static let lookAgainMilliseconds: Int64 = 60_000
+    /// As above, with those that consumers and waiting reads hold: no further expression is taken.
+    static let heldBytesMax = 256 << 20
     /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
     static let windowsMax = 4096
 
@@ -56,6 +62,11 @@ package final class FilterLink {
     private var recent = RecentSubscriptions()
     /// The least used are looked for when there are so many: not at each new one when all are in use.
     private var forgetAt = FilterLink.subscriptionsMax
+    /// At most so many bytes; exact whenever the least used were forgotten.
+    private(set) var bytes = 0
+    private var forgetAtBytes = FilterLink.bytesMax
+    /// When the least used were looked for.
+    private var forgotAt = Int64.min
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
     /// Expressions that reads wait for while their worker is away, by the number of a request that is not sent.
@@ -110,7 +121,9 @@ package final class FilterLink {
     /// Filter worker `index` serves these types from now on. Expressions go to the workers of the lowest rank that
     /// serve all they call.
     private func serves(_ index: Int, rank: UInt8, types: [String]) {
-        served[index] = (rank, Set(types))
+        // Expressions name no longer type.
+        let named = types.prefix(WorkerMessage.filterTypesMax).filter { $0.utf8.count <= WorkerMessage.filterTypeMax }
+        served[index] = (rank, Set(named))
         route()
         compileUnknown(index)
         observer?.filterWorkerIsAvailable()
@@ -158,6 +171,8 @@ package final class FilterLink {
         if candidates.isEmpty { candidates = known }
         return candidates.isEmpty ? 0 : candidates[Int(key.hash % UInt64(candidates.count))]
     }
+
+    func typesServed(by index: Int) -> Set<String> { served[index]?.types ?? [] }
 
     private func isServed(_ types: [String]) -> Bool {
         served.values.contains { types.allSatisfy($0.types.contains) }
@@ -231,18 +246,53 @@ package final class FilterLink {
 
     /// The subscription of an expression; its compilation starts now if it has not.
     func subscription(type: String, expression: String) -> CompiledSubscription {
+        if let reason = Self.refusal(type: type, expression: expression) {
+            return CompiledSubscription(
+                type: type, expression: expression, .refused(position: -1, reason: reason))
+        }
         let key = Key(type: type, expression: expression)
         let subscription: CompiledSubscription
         if let known = subscriptions[key] {
             subscription = known
         } else {
-            if subscriptions.count >= forgetAt { forgetLeastUsed() }
             subscription = CompiledSubscription(type: type, expression: expression)
+            let isFull = bytes + subscription.textBytes > Self.heldBytesMax
+            let wasMuch = bytes > Self.bytesMax && forgotAt + Self.lookAgainMilliseconds <= now()
+            if subscriptions.count >= forgetAt || bytes + subscription.textBytes > forgetAtBytes || wasMuch {
+                // Nothing comes of looking again at once where all is held.
+                if !isFull || forgotAt + Self.unavailableMilliseconds <= now() { forgetLeastUsed() }
+            }
+            guard bytes + subscription.textBytes <= Self.heldBytesMax else { return Self.noRoom(type, expression) }
             subscription.worker = worker(for: key, calls: [])
             subscriptions[key] = subscription
+            bytes += subscription.textBytes
         }
         prepare(subscription)
         return subscription
+    }
+
+    /// Why an expression is not compiled and nothing of it kept, with the remedy; nil: it is.
+    static func refusal(type: String, expression: String) -> String? {
+        let (types, expressions) = (WorkerMessage.filterTypeMax, WorkerMessage.filterExpressionMax)
+        if type.utf8.count > types {
+            return
+                "the expression's type has \(type.utf8.count) bytes, at most \(types): name the type that a filter "
+                + "plugin serves"
+        }
+        guard expression.utf8.count > expressions else { return nil }
+        return
+            "the expression has \(expression.utf8.count) bytes, at most \(expressions): shorten it, or divide it among "
+            + "several groups"
+    }
+
+    /// The read asks again by name when it is repeated.
+    private static func noRoom(_ type: String, _ expression: String) -> CompiledSubscription {
+        CompiledSubscription(
+            type: type, expression: expression,
+            .unavailable(
+                reason: "the expressions that clients use now take \(heldBytesMax >> 20) MiB, no other is taken; "
+                    + "shorten them, or use the same in more groups",
+                untilMilliseconds: .max))
     }
 
     /// Starts what must be (re)compiled; call before looking at the state.
@@ -284,8 +334,17 @@ package final class FilterLink {
 
     private func compiled(_ request: UInt64, _ result: FilterCompilation) {
         guard let subscription = compiling.removeValue(forKey: request) else { return }
+        defer { bytes += subscription.answerBytes }
         switch result {
         case .everything: subscription.state = .everything
+        case .tagsCodes(let codes) where codes.count > WorkerMessage.filterTagsCodesMax,
+            .program(_, let codes?) where codes.count > WorkerMessage.filterTagsCodesMax:
+            if case .program(let program, _) = result {
+                workers[subscription.worker]?(.filterRelease(program: program))
+            }
+            subscription.state = tooMany(codes.count, "tags codes")
+        case .elsewhere(let types, _) where !Self.mayCall(types):
+            subscription.state = tooMany(types.count, "types")
         case .tagsCodes(let codes): subscription.state = .tagsCodes(codes)
         case .program(let program, let prefilter):
             subscription.prefilter = prefilter.map { Set($0) }
@@ -309,6 +368,18 @@ package final class FilterLink {
         finish(subscription)
     }
 
+    private func tooMany(_ count: Int, _ what: String) -> CompiledSubscription.State {
+        .unavailable(
+            reason: "the filter worker answered \(count) \(what) for it, which is more than one expression may need",
+            untilMilliseconds: now() + Self.unavailableMilliseconds)
+    }
+
+    private static func mayCall(_ types: [String]) -> Bool {
+        types.count <= WorkerMessage.filterTypesMax
+            && types.reduce(0) { $0 + $1.utf8.count }
+                <= WorkerMessage.filterExpressionMax
+    }
+
     private func finish(_ subscription: CompiledSubscription) {
         let waiters = subscription.waiters
         subscription.waiters.removeAll()
@@ -320,15 +391,21 @@ package final class FilterLink {
         let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMilliseconds) }.sorted {
             $0.used < $1.used
         }
-        for (key, _) in byUse.prefix(Self.subscriptionsMax / 4) {
+        bytes = subscriptions.values.reduce(0) { $0 + $1.textBytes + $1.answerBytes }
+        let quarter = subscriptions.count >= forgetAt ? Self.subscriptionsMax / 4 : 0
+        for (place, (key, _)) in byUse.enumerated() {
+            guard place < quarter || bytes > Self.bytesMax * 3 / 4 else { break }
             // What a consumer or a pull holds stays: as many as there are clients, and all are notified when a worker
             // ends.
             guard isKnownUniquelyReferenced(&subscriptions[key]) else { continue }
             if case .program(let program)? = subscriptions[key]?.state, let worker = subscriptions[key]?.worker {
                 workers[worker]?(.filterRelease(program: program))
             }
+            bytes -= subscriptions[key].map { $0.textBytes + $0.answerBytes } ?? 0
             subscriptions[key] = nil
         }
+        forgotAt = now()
+        forgetAtBytes = min(max(Self.bytesMax, bytes + Self.bytesMax / 4), Self.heldBytesMax)
         forgetAt = max(Self.subscriptionsMax, subscriptions.count + Self.subscriptionsMax / 4)
     }
 

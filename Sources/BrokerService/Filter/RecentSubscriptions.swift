@@ -1,4 +1,5 @@
 import Glibc
+import WorkerProtocol
 
 /// Subscriptions that pulls named lately, by the bytes of type and expression in their headers: finding one makes no
 /// string and hashes nothing. Confined to the broker's event loop.
@@ -41,7 +42,9 @@ struct RecentSubscriptions {
     mutating func add(
         _ subscription: CompiledSubscription, _ type: UnsafeRawBufferPointer?, _ expression: UnsafeRawBufferPointer
     ) {
-        guard expression.count <= Self.longestExpression else { return }
+        guard expression.count <= Self.longestExpression, type?.count ?? 0 <= WorkerMessage.filterTypeMax else {
+            return
+        }
         places[Self.place(expression)] = Known(
             type: type.map { [UInt8]($0) } ?? [], expression: [UInt8](expression), subscription: subscription)
     }

@@ -98,6 +98,12 @@ final class ClientManageProcessor {
                 "group [\(group.groupName.prefix(64))] subscribes to \(group.subscriptionDataSet.count) topics, at "
                 + "most \(Self.subscriptionsMax): divide them among several groups"
         }
+        for group in data.consumerDataSet {
+            for wanted in group.subscriptionDataSet {
+                let reason = FilterLink.refusal(type: wanted.expressionType, expression: wanted.subString)
+                if let reason { return "group [\(group.groupName.prefix(64))]: \(reason)" }
+            }
+        }
         var groups = data.consumerDataSet.count + data.producerGroups.count
         if groups + client.consumerGroups.count + client.producerGroups.count > Self.groupsMax {
             groups =
@@ -248,12 +254,12 @@ final class ClientManageProcessor {
                 let place = position >= 0 ? " at position \(position)" : ""
                 asker.answer(
                     .subscriptionParseFailed,
-                    remark: "\(subscription.expressionType) \(subscription.subString)\(place): \(reason)")
+                    remark: "\(compiled.type) \(compiled.expression)\(place): \(reason)")
             case .unavailable(let reason, _):
                 asker.answer(
                     .systemError,
                     remark: "The broker does not support consumer to filter message by "
-                        + "\(subscription.expressionType): \(reason)")
+                        + "\(compiled.type): \(reason)")
             case .unknown, .compiling:
                 asker.answer(.systemBusy, remark: filters.absence)
             }

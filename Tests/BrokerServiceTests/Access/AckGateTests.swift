@@ -57,6 +57,18 @@ import Testing
         #expect(late.code == ResponseCode.flushSlaveTimeout.rawValue)
     }
 
+    @Test("SYNC_MASTER: an offset no log of this broker has reached acknowledges nothing")
+    func foreignAcknowledgement() throws {
+        let harness = try BrokerHarness(
+            [("brokerRole", "SYNC_MASTER"), ("slaveTimeout", "200")],
+            onPlatform: { platform, _ in platform.slaves = (1, 1 << 40) })
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        #expect(try connection.send(topic: "Double").code == ResponseCode.flushSlaveTimeout.rawValue)
+        try harness.onLoop { $0.slavesMoved() }
+        #expect(try connection.send(topic: "Double").code == ResponseCode.flushSlaveTimeout.rawValue)
+    }
+
     @Test("a write the disk refuses is answered with its cause, and leaves no hole", arguments: [ENOSPC, EIO])
     func failedWrite(_ error: Int32) throws {
         let disk = FailingDisk()

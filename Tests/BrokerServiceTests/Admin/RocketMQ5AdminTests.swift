@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import MessageStore
+import NIOConcurrencyHelpers
 import NIOCore
 import RemotingProtocol
 import StoreFormat
@@ -330,6 +331,30 @@ import WorkerProtocol
         #expect(slaves.first?["transferredByteInSecond"]?.integer == 7)
         let silent = try client.invoke(.getBrokerHAStatus)
         #expect(silent.code == ResponseCode.systemError.rawValue && silent.remark?.contains("has not answered") == true)
+    }
+
+    @Test("who asks for the slaves while the replication worker is asked gets the same answer, 64 at most")
+    func slavesAskedTogether() throws {
+        let questions = NIOLockedValueBox<[UInt64]>([])
+        let harness = try BrokerHarness(onPlatform: { platform, _ in
+            platform.replication = { request in questions.withLockedValue { $0.append(request) } }
+        })
+        defer { try? harness.end() }
+        let client = try harness.connect()
+        for round in 1...2 {
+            for _ in 0..<70 { try client.post(.getBrokerHAStatus) }
+            for _ in 0..<6 {
+                #expect(try client.receive(timeoutMilliseconds: 1500).code == ResponseCode.systemBusy.rawValue)
+            }
+            let asked = questions.withLockedValue { $0 }
+            #expect(asked.count == round)
+            try harness.onLoop { broker in
+                // One that nobody waits for any more changes nothing.
+                broker.slavesReported(request: 0, [])
+                broker.slavesReported(request: asked.last ?? 0, [])
+            }
+            for _ in 0..<64 { #expect(try client.receive(timeoutMilliseconds: 1500).code == 0) }
+        }
     }
 
     @Test("on a slave: its master is named; a flush offset is refused with the reason")

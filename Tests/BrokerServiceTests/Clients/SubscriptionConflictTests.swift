@@ -25,6 +25,27 @@ struct SubscriptionConflictTests {
         #expect(answer.code == 0)
     }
 
+    @Test("an expression above 64 KiB is refused in heartbeats and pulls, with the remedy and without the text")
+    func longExpression() throws {
+        let harness = try BrokerHarness([("enablePropertyFilter", "true")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try sends(connection, "T")
+        let long = String(repeating: "x", count: 64 << 10 | 1)
+        let data = ConsumerData(
+            groupName: "G", subscriptionDataSet: [SubscriptionData(topic: "T", subString: long, subVersion: 1)])
+        let heartbeat = try connection.invoke(
+            .heartBeat, body: HeartbeatData(clientID: "c", producerGroups: [], consumerDataSet: [data]).encoded())
+        #expect(heartbeat.code == 1 && heartbeat.remark?.contains("at most 65536: shorten it") == true)
+        for type in ["TAG", "SQL92"] {
+            let fields = RawConnection.pullFields(topic: "T", subscription: long, type: type)
+            let answer = try connection.invoke(.pullMessage, fields)
+            #expect(answer.code == ResponseCode.subscriptionParseFailed.rawValue)
+            #expect(answer.remark?.contains("at most 65536: shorten it") == true)
+            #expect(answer.remark?.utf8.count ?? .max < 1000)
+        }
+    }
+
     /// A pull as the official push consumer makes it: without its expression, which the broker knows from heartbeats.
     private func pull(
         _ connection: RawConnection, _ topic: String, from offset: Int64 = 0, version: Int64 = 1

@@ -78,6 +78,82 @@ struct FilterRoutingTests {
         #expect(shown > 3 && shown < 1000 && value["subscriptionCount"]?.integer == 1000)
     }
 
+    @Test("an expression of 64 KiB is compiled; of a longer one, or one of a long type, nothing is kept")
+    func longExpressions() {
+        let workers = Workers()
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        #expect(workers.program("SQL92", String(repeating: "x", count: 64 << 10)) == 1)
+        let (kept, asked) = (workers.link.bytes, workers.asked[0]?.count)
+        for (type, expression) in [
+            ("SQL92", String(repeating: "x", count: 64 << 10 | 1)), (String(repeating: "T", count: 65), "a"),
+        ] {
+            let subscription = workers.link.subscription(type: type, expression: expression)
+            guard case .refused(_, let reason) = subscription.state else {
+                Issue.record("\(subscription.state)")
+                return
+            }
+            #expect(reason.contains("at most"))
+            #expect(subscription.textBytes < 64 && reason.utf8.count < 200)
+        }
+        #expect(workers.link.bytes == kept && workers.asked[0]?.count == asked)
+    }
+
+    @Test("expressions nobody holds take 32 MiB; held ones 256 MiB, then no other is taken until some are let go")
+    func expressionBytes() {
+        let workers = Workers()
+        func expression(_ number: Int) -> String { String(repeating: "\(number % 10)", count: 65_000) + "\(number)" }
+        for number in 0..<1000 { _ = workers.link.subscription(type: "A", expression: expression(number)) }
+        #expect(workers.link.bytes <= FilterLink.bytesMax && workers.link.bytes > FilterLink.bytesMax / 2)
+        var held: [CompiledSubscription] = []
+        for number in 0..<4500 { held.append(workers.link.subscription(type: "A", expression: expression(number))) }
+        #expect(workers.link.bytes <= FilterLink.heldBytesMax && workers.link.bytes > FilterLink.heldBytesMax / 2)
+        guard case .unavailable(let reason, _)? = held.last?.state else {
+            Issue.record("taken, whatever it costs")
+            return
+        }
+        #expect(reason.contains("256 MiB") && held.last?.textBytes ?? .max < 64)
+        held = []
+        workers.pass(milliseconds: 60_000)
+        _ = workers.link.subscription(type: "A", expression: "a")
+        #expect(workers.link.bytes <= FilterLink.bytesMax)
+    }
+
+    @Test("a worker's answer of more than 4096 tags codes or types is not kept")
+    func longAnswers() {
+        let workers = Workers()
+        var answer = FilterCompilation.everything
+        var released: [UInt32] = []
+        workers.link.connect(0) { [unowned workers] message in
+            if case .filterRelease(let program) = message { released.append(program) }
+            guard case .filterCompile(let request, _, _) = message else { return }
+            workers.link.receive(.filterCompiled(request: request, result: answer), from: 0)
+        }
+        let many = [Int64](0...4096)
+        for (number, result) in [
+            FilterCompilation.tagsCodes(many), .program(7, prefilter: many),
+            .elsewhere(types: many.map { "\($0)" }, reason: ""),
+        ].enumerated() {
+            answer = result
+            let subscription = workers.link.subscription(type: "A", expression: "\(number)")
+            guard case .unavailable = subscription.state else {
+                Issue.record("\(subscription.state)")
+                return
+            }
+            #expect(subscription.answerBytes < 1024)
+        }
+        #expect(released == [7])
+        answer = .tagsCodes([Int64](0..<4096))
+        guard case .tagsCodes = workers.link.subscription(type: "A", expression: "fits").state else {
+            Issue.record("4096 codes are few enough")
+            return
+        }
+        // Types no expression can have are not remembered, and no more than there can be.
+        workers.link.receive(.filterServes(rank: 0, types: ["A", String(repeating: "T", count: 65)]), from: 0)
+        #expect(workers.link.typesServed(by: 0) == ["A"])
+        workers.link.receive(.filterServes(rank: 0, types: many.map { "\($0)" }), from: 0)
+        #expect(workers.link.typesServed(by: 0).count == 4096)
+    }
+
     /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would
     /// answer them.
     @Test("who waits for an expression is called back, wherever it goes meanwhile and whichever worker is away")

@@ -152,7 +152,9 @@ import WorkerProtocol
         }
         #expect(!log.lines.contains { $0.contains("\n") || $0.contains("\u{0}") }, "a name forges a line")
         // What a master sends is no better.
-        try harness.onLoop { broker in
+        let slave = try BrokerHarness([("brokerRole", "SLAVE"), ("brokerId", "1")])
+        defer { try? slave.end() }
+        try slave.onLoop { broker in
             broker.replicate(.topics, topics.encoded())
             broker.replicate(.subscriptionGroup, groups.encoded())
             broker.replicate(.consumerOffset, offsets.encoded())

@@ -31,7 +31,8 @@ final class BrokerHarness: @unchecked Sendable {
     init(
         _ settings: [(String, String)] = [], folder: URL? = nil, disk: any Disk = RealDisk(),
         clock: ShiftedClock? = nil, steady: ShiftedClock? = nil,
-        log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil,
+        log: LogLines? = nil, beforeOpen: (@Sendable (Broker) -> Void)? = nil,
+        prepare: (@Sendable (Broker) -> Void)? = nil,
         onPlatform: (@Sendable (TestPlatform, Broker) -> Void)? = nil
     ) throws {
         self.folder = try folder ?? TestFolder.make("broker")
@@ -58,6 +59,7 @@ final class BrokerHarness: @unchecked Sendable {
                     eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
                 hostedServer = server
                 platform.server = server
+                beforeOpen?(broker)
                 try broker.open(on: platform)
                 prepare?(broker)
                 onPlatform?(platform, broker)
