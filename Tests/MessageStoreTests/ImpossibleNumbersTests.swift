@@ -85,6 +85,35 @@ import Testing
         }
     }
 
+    /// An entry's size has one wrong bit: what is read for it is no larger than the record, even where the log has as
+    /// much.
+    @Test(arguments: [22, 23, 28, 30])
+    func theSizeOfAnEntry(_ bit: Int) throws {
+        let folder = try TemporaryFolder()
+        var configuration = StoreConfiguration.small(folder.path + "/store")
+        configuration.mappedFileSizeCommitLog = 16 << 20
+        configuration.maxMessageSize = 1 << 20
+        let harness = Harness(configuration, clock: clock)
+        try harness.store.open()
+        for number in 0..<130 {
+            harness.send("T", body: "\(number) " + String(repeating: "b", count: 100_000))
+            try harness.store.commitTick()
+        }
+        harness.maintain(5000)
+        try harness.store.close()
+        let next = Harness(configuration, clock: clock)
+        try next.store.open()
+        let queue = try #require(next.store.consumeQueue(topic: "T", queueID: 0))
+        let entry = try #require(try next.store.queueFiles.entry(queue, at: QueueOffset(30)))
+        let size = Int(entry.recordSize) ^ 1 << bit
+        #expect(!next.store.belongs(entry.physicalOffset, size, queue, QueueOffset(30)))
+        #expect(!next.store.isReadable(entry.physicalOffset, size, in: queue, at: QueueOffset(30)))
+        #expect(!next.store.holdsRecord(at: entry.physicalOffset, size: size, .body))
+        #expect(next.store.windows.scratch.count < 1 << 20)
+        #expect(next.store.isReadable(entry.physicalOffset, Int(entry.recordSize), in: queue, at: QueueOffset(30)))
+        try next.store.close()
+    }
+
     // MARK: - The index
 
     /// The header and the last entry agree on an offset no log has.
