@@ -7,6 +7,7 @@ import TestDisk
 import Testing
 
 @testable import MessageStore
+@testable import StoreReader
 
 /// Numbers in files and names that no broker writes: none may stop a start or the broker, or keep it busy for ever.
 @Suite struct ImpossibleNumbersTests {
