@@ -49,9 +49,9 @@ package final class MessageStore {
     /// Queues that got messages in this tick.
     var tickQueues: [ConsumeQueue] = []
     var tickNumber: UInt64 = 1
-    /// Blank entries this tick may still add for messages a master lacks.
-    var blanksLeft = MessageStore.blanksPerTick
-    /// In a replay: records that do not continue their queues, until those go on.
+    /// Blank entries that may still be added for messages the log lacks, until a pass has ended.
+    var blanksLeft = MessageStore.blanksPerPass
+    /// Records that do not continue their queues, until those go on.
     var waiting: [ObjectIdentifier: WaitingRecord] = [:]
     var deleted = DeletedTopics()
     var removals = QueueRemovals()

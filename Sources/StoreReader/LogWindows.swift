@@ -29,7 +29,8 @@ package final class LogWindows {
     private var currentBase = UnsafeRawPointer(bitPattern: 1)
     private var clock: UInt64 = 0
     private var releaseMark: UInt64 = 0
-    private var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 16)
+    /// For what does not lie in one window.
+    private(set) var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 16)
 
     /// - Parameters:
     ///   - fileSize: of the log's files, bytes.

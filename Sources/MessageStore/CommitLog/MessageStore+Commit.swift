@@ -40,7 +40,6 @@ extension MessageStore {
 
     private func endTick() {
         tickNumber += 1
-        blanksLeft = Self.blanksPerTick
         edits.endTick()
         tickQueues.removeAll(keepingCapacity: true)
     }

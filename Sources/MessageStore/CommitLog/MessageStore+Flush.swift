@@ -152,12 +152,20 @@ extension MessageStore {
 
     /// Whether a record of that size lies there and is what was written, as far as the check can show.
     func holdsRecord(at offset: PhysicalOffset, size: Int, _ check: RecordCheck) -> Bool {
-        windows.withBytes(at: offset, size: size) { bytes in
+        guard saysSize(size, at: offset) else { return false }
+        return windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {
                 return record.physicalOffset == offset && record.totalSize == size
                     && record.damage(by: check) == nil && agreesWithChecksum(record)
             }
             return false
+        } ?? false
+    }
+
+    /// Whether what lies there begins with that size. A damaged entry may name any: a gigabyte would be read for it.
+    func saysSize(_ size: Int, at offset: PhysicalOffset) -> Bool {
+        windows.withBytes(at: offset, size: 4) { bytes in
+            Int(Int32(bigEndian: bytes.loadUnaligned(as: Int32.self))) == size
         } ?? false
     }
 }

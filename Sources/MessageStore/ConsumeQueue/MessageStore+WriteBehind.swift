@@ -39,6 +39,7 @@ extension MessageStore {
                 return submitWriteBehind(work) { store throws(SystemError) in try store.endEditsWork(work) }
             }
             queuePass.end()
+            blanksLeft = Self.blanksPerPass
             var point = currentPoint(dispatched: queuePass.dispatched)
             if pagesMayBeLost { point.trust = .synchronizationFailed }
             if checkpoint.isRunning {
@@ -53,6 +54,7 @@ extension MessageStore {
     }
 
     private func beginPass(_ now: Int64) {
+        fillWaitingGaps()
         queuePass.begin(now: now, dispatched: log.dispatched, dirty: dirtyQueues)
         dirtyQueues = []
         index?.apply()

@@ -19,45 +19,62 @@ extension MessageStore {
         }
         // Nothing newer than the queue's last message can be in it already; an older one is.
         if !queue.isEmpty, entry.physicalOffset <= queue.lastPhysicalOffset { return false }
-        guard isReplay else {
-            if canBeGap(before: entry, at: offset, queue) {
-                moveEnd(of: queue, to: offset)
-            } else {
-                jump(queue, to: offset)
-            }
-            return true
-        }
         if let earlier = waiting.removeValue(forKey: ObjectIdentifier(queue)) {
             decide(earlier, next: offset)
             if queue.maxOffset == offset { return true }
         }
+        if endsAtOnce(at: offset, queue, isReplay: isReplay) {
+            moveEnd(of: queue, to: offset)
+            return true
+        }
+        waiting[ObjectIdentifier(queue)] = WaitingRecord(
+            queue: queue, entry: entry, offset: offset, maximum: queue.maxOffset)
+        return false
+    }
+
+    /// Whether the queue goes on at the offset without a look at its next record. Nothing but blanks is lost by it if
+    /// the number is wrong: the next record takes it back.
+    private func endsAtOnce(at offset: QueueOffset, _ queue: ConsumeQueue, isReplay: Bool) -> Bool {
         let maximum = queue.maxOffset
         // A queue's first message; a topic of one message made again, whose next message would refute this one.
         if (maximum.rawValue == 0 && queue.lastFile < queue.firstFile)
             || (offset.rawValue == 0 && maximum.rawValue == 1)
         {
-            moveEnd(of: queue, to: offset)
             return true
         }
-        waiting[ObjectIdentifier(queue)] = WaitingRecord(queue: queue, entry: entry, offset: offset, maximum: maximum)
-        return false
+        if isReplay { return false }
+        if queue.isEmpty { return true }
+        return offset > maximum ? hasBlanks(before: offset, queue) : onlyBlanksGo(from: offset, queue)
     }
 
-    /// Whether the entries the queue lacks may be filled with blanks, of which a master's wrong numbers could else ask
-    /// for any count. Messages that are missing have lain between the queue's last one and this one.
-    private func canBeGap(before entry: ConsumeQueueEntry, at offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
-        let count = offset - queue.maxOffset
-        guard count > 0, !queue.isEmpty, count <= queue.entriesPerFile else { return true }
-        let room = (entry.physicalOffset - queue.lastPhysicalOffset) / Int64(CommitLogRecord.minimumSize)
-        guard count <= max(room, Self.smallGap), count <= blanksLeft else { return false }
-        blanksLeft -= count
-        return true
+    /// Whether the blanks up to the offset may be added. A master's wrong numbers could else ask for any count of them.
+    private func hasBlanks(before offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
+        offset - queue.maxOffset <= min(queue.entriesPerFile, blanksLeft)
     }
 
-    /// Entries of a gap that is taken however little of the log lies in it.
-    private static var smallGap: Int64 { 4096 }
-    /// Blank entries one tick adds at most, 20 bytes each.
-    static var blanksPerTick: Int64 { 1 << 20 }
+    /// Whether a cut to the offset takes only the newest entry and the blanks before it. Its number was wrong then.
+    private func onlyBlanksGo(from offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
+        do throws(SystemError) {
+            guard try queueFiles.entry(queue, at: queue.maxOffset - 2) == .preBlank else { return false }
+            if offset == queue.maxOffset - 1 { return true }
+            return try queueFiles.entry(queue, at: offset) == .preBlank
+        } catch {
+            return false
+        }
+    }
+
+    /// Blank entries that may be added until a pass has written them, and in a replay; 20 bytes each.
+    static var blanksPerPass: Int64 { 1 << 20 }
+
+    /// A pass begins: gaps that waited for the pass before to write its blanks are filled.
+    func fillWaitingGaps() {
+        for (key, record) in waiting {
+            let isOpen = record.queue.maxOffset == record.maximum && !record.queue.isRemoved
+            if isOpen, record.offset < record.maximum || !hasBlanks(before: record.offset, record.queue) { continue }
+            waiting[key] = nil
+            if isOpen { accept(record) } else { drop(record) }
+        }
+    }
 
     private func decide(_ record: WaitingRecord, next: QueueOffset) {
         let maximum = record.queue.maxOffset
@@ -72,15 +89,22 @@ extension MessageStore {
 
     /// The replay has come to its end.
     func decideWaitingRecords() {
+        decideWithoutNext()
+        applyWaitingEdits()
+    }
+
+    /// No further record of their queues comes, in a replay or because the store closes.
+    func decideWithoutNext() {
         for record in waiting.values {
-            if record.queue.maxOffset == record.maximum, record.isLikely {
+            if record.queue.maxOffset == record.maximum, !record.queue.isRemoved, record.isLikely,
+                record.offset < record.maximum || record.queue.isEmpty || hasBlanks(before: record.offset, record.queue)
+            {
                 accept(record)
             } else {
                 drop(record)
             }
         }
         waiting = [:]
-        applyWaitingEdits()
     }
 
     private func accept(_ record: WaitingRecord) {
@@ -107,9 +131,10 @@ extension MessageStore {
             restart(queue, at: offset)
         } else if maximum.rawValue == 0, queue.lastFile < queue.firstFile {
             queue.reset(minimum: offset, maximum: offset, written: offset)
-        } else if offset - maximum > queue.entriesPerFile {
+        } else if queue.isEmpty || !hasBlanks(before: offset, queue) {
             jump(queue, to: offset)
         } else {
+            blanksLeft -= offset - maximum
             logger.error(
                 "queue \(name) lacks the entries \(maximum) to \(offset - Int64(1)): their messages are not in the log")
             while queue.maxOffset < offset { queue.add(.preBlank) }

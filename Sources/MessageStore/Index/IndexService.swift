@@ -234,8 +234,12 @@ final class IndexService {
 
     /// The first file whose header, which has no checksum, is not what its entries and their messages show; nil when
     /// all agree.
-    /// - Parameter storeTime: of the message at a physical offset; nil when there is none (any more).
-    func firstDamagedHeader(storeTime: (PhysicalOffset) -> Int64?) throws(SystemError) -> Int? {
+    /// - Parameters:
+    ///   - end: no message lies behind it.
+    ///   - storeTime: of the message at a physical offset; nil when there is none (any more).
+    func firstDamagedHeader(
+        logEnd end: PhysicalOffset, storeTime: (PhysicalOffset) -> Int64?
+    ) throws(SystemError) -> Int? {
         for (number, file) in files.enumerated() {
             let header = file.header
             guard header.indexCount > 1 else { continue }
@@ -245,6 +249,8 @@ final class IndexService {
                 (Int32(1), header.beginPhyOffset, header.beginTimestamp),
                 (header.indexCount - 1, header.endPhyOffset, header.endTimestamp),
             ] {
+                // An entry that is damaged alike would have all keys count as indexed.
+                if physical.rawValue < 0 || physical >= end { return number }
                 if try file.entry(entry)?.physicalOffset != physical { return number }
                 if let stored = storeTime(physical), stored != time { return number }
             }

@@ -201,7 +201,7 @@ extension MessageStore {
         _ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue? = nil,
         at position: QueueOffset = QueueOffset(0)
     ) -> Bool {
-        guard size > 0, physical >= logStart, physical <= log.written - Int64(size), physical.rawValue >= 0 else {
+        guard size > 0, physical >= logStart, physical.rawValue >= 0, fits(size, at: physical) else {
             if let queue, physical.rawValue != 0 || size != Int(Int32.max),
                 physical.rawValue < 0 || physical >= logStart
             {
@@ -246,10 +246,19 @@ extension MessageStore {
         )
     }
 
+    /// Whether so much of the log is written there; no record crosses the end of a file.
+    @inline(__always)
+    private func fits(_ size: Int, at physical: PhysicalOffset) -> Bool {
+        physical <= log.written - Int64(size)
+            && physical - logFiles.base(of: physical) <= logFiles.fileSize - Int64(size)
+    }
+
     /// Whether a message lies there that holds this queue and this queue offset.
     func belongs(_ physical: PhysicalOffset, _ size: Int, _ queue: ConsumeQueue, _ position: QueueOffset) -> Bool {
         // A damaged entry may hold any number.
-        guard size > 0, physical.rawValue >= 0, physical <= log.written - Int64(size) else { return false }
+        guard size > 0, physical.rawValue >= 0, fits(size, at: physical), saysSize(size, at: physical) else {
+            return false
+        }
         return windows.withBytes(at: physical, size: size) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
                 record.physicalOffset == physical

@@ -24,6 +24,7 @@ extension MessageStore {
             throw .notWritable(reason: "a failed write could not be undone; the next start does that")
         }
         finishRemovals()
+        decideWithoutNext()
         try onDisk { () throws(SystemError) in
             try writeEverything()
             try noteCheckpointUnderWay()

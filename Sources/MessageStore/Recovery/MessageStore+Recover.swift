@@ -347,7 +347,8 @@ extension MessageStore {
     private func checkIndex(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
-            guard let bad = try index.firstDamagedHeader(storeTime: { recordAt($0)?.storeTimestamp }) else { return }
+            let bad = try index.firstDamagedHeader(logEnd: logFiles.end) { recordAt($0)?.storeTimestamp }
+            guard let bad else { return }
             logger.error("index file \(index.files[bad].diskFile.path) is damaged: built anew from the commit log")
             try index.remove(from: bad)
             plan.dispatchFrom =
