@@ -216,7 +216,9 @@ final class ClientManageProcessor {
             // of each broker, which no client could consume for a minute. A member that is notified that it left asks
             // for the locks at once.
             if let clientID = request.extFields.string("clientID") {
-                tables.locks.unlockAll(group: group, by: lockOwner(clientID, request.client, group))
+                let (locks, owner) = (tables.locks, lockOwner(clientID, request.client, group))
+                let slice = { locks.unlockSome(group: group, by: owner) }
+                if slice() { environment.slices.add(slice) }
                 givenBack.forget(group: group, client: request.client)
             }
             tables.consumers.unregister(request.client, from: group, notifyChange: notify)
@@ -300,11 +302,11 @@ final class ClientManageProcessor {
         let body = try UnlockBatchRequestBody(body: request.body)
         let owner = lockOwner(body.clientID, request.client, body.consumerGroup)
         endPulls(of: request.client, group: body.consumerGroup, queues: body.mqSet)
-        let held = tables.locks.held(group: body.consumerGroup, by: owner)
-        let given = held.intersection(body.mqSet)
+        let held = tables.locks.heldCount(group: body.consumerGroup, by: owner)
+        let given = tables.locks.held(group: body.consumerGroup, of: body.mqSet, by: owner)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but
         // one.
-        let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
+        let seemsToLeave = given.count == held || given.count > 1 && held - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
                 group: body.consumerGroup, queues: Array(given), owner: owner, client: request.client,
