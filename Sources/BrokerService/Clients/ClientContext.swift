@@ -24,9 +24,10 @@ final class ClientContext {
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
     var producerID: String?
-    /// What it called itself last, as a consumer; nil when that is longer than `consumerIDBytesMax`.
+    /// What it called itself last, as a consumer.
     var consumerID: String?
-    static let consumerIDBytesMax = 255
+    /// Bytes of what a client calls itself. Each member of its groups is told, and RocketMQ's clients have some 50.
+    static let idBytesMax = 255
     /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode

@@ -113,6 +113,7 @@ final class ClientManageProcessor {
 
     /// All or nothing: a client is not a member of half its groups.
     private func checkNames(_ data: HeartbeatData) throws(RemotingDecodeError) {
+        try Self.checkID(data.clientID)
         for consumer in data.consumerDataSet { _ = try tables.groups.checked(consumer.groupName) }
         for producer in data.producerGroups { try Self.checkProducer(producer) }
     }
@@ -135,9 +136,7 @@ final class ClientManageProcessor {
     ) {
         client.said = said
         // It goes into the journal of claims, where it stays longer than the connection.
-        if !data.consumerDataSet.isEmpty, data.clientID.utf8.count <= ClientContext.consumerIDBytesMax {
-            client.consumerID = data.clientID
-        }
+        if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
         let info = ClientChannelInfo(
             client: client, clientID: data.clientID, language: said.language, version: said.version,
             lastUpdateMilliseconds: environment.now())
@@ -203,6 +202,14 @@ final class ClientManageProcessor {
         } catch {
             throw .badName("\(error) Choose another name for the group of producers.")
         }
+    }
+
+    private static func checkID(_ clientID: String) throws(RemotingDecodeError) {
+        let count = clientID.utf8.count
+        guard count > ClientContext.idBytesMax else { return }
+        throw .badName(
+            "the client identifier [\(clientID.prefix(64))...] has \(count) bytes, at most "
+                + "\(ClientContext.idBytesMax): choose a shorter instance name")
     }
 
     func unregister(_ request: borrowing Request) throws(RemotingDecodeError) {
@@ -284,6 +291,7 @@ final class ClientManageProcessor {
     func lock(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asker = request.asker
         let body = try LockBatchRequestBody(body: request.body)
+        try Self.checkID(body.clientID)
         guard tables.groups.find(body.consumerGroup) != nil else {
             return asker.answer(
                 .subscriptionGroupNotExist,
@@ -300,6 +308,7 @@ final class ClientManageProcessor {
 
     func unlock(_ request: borrowing Request) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: request.body)
+        try Self.checkID(body.clientID)
         let owner = lockOwner(body.clientID, request.client, body.consumerGroup)
         endPulls(of: request.client, group: body.consumerGroup, queues: body.mqSet)
         let held = tables.locks.heldCount(group: body.consumerGroup, by: owner)
