@@ -16,6 +16,7 @@ final class ClientManageProcessor {
     private let transactions: TransactionalMessageService
     private let notifier: GroupNotifier
     private let leases: QueueLeases
+    let heartbeats = KeptHeartbeats()
     private var givenBack = LocksGivenBack()
     private var isArmed = false
 
@@ -134,7 +135,7 @@ final class ClientManageProcessor {
         _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool,
         then: @escaping () -> Void
     ) {
-        client.said = said
+        heartbeats.keep(said, of: client)
         // It goes into the journal of claims, where it stays longer than the connection.
         if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
         let info = ClientChannelInfo(
@@ -213,7 +214,7 @@ final class ClientManageProcessor {
     }
 
     func unregister(_ request: borrowing Request) throws(RemotingDecodeError) {
-        request.client.said = nil  // It is not true any more; the next heartbeat is.
+        heartbeats.keep(nil, of: request.client)  // It is not true any more; the next heartbeat is.
         if let group = request.extFields.string("producerGroup") {
             tables.producers.unregister(request.client, from: group)
         }
