@@ -102,9 +102,7 @@ extension Broker {
         }
         var left = tables.locks.groups[...]
         let slice = { [self] () -> Bool in
-            let some = left.prefix(RebalanceLockManager.groupsPerSlice)
-            left = left.dropFirst(some.count)
-            for group in tables.locks.removeExpired(in: some, now: time) { notifier.rebalance(group, groups) }
+            for group in tables.locks.removeExpired(in: &left, now: time) { notifier.rebalance(group, groups) }
             return !left.isEmpty
         }
         if slice() { slices.add(slice) }

@@ -194,6 +194,7 @@ package final class Broker: RemotingService {
     package func connectionClosed(_ connection: RemotingConnection) {
         guard let client = connection.context as? ClientContext else { return }
         client.closedBefore = connectionCount
+        processors.clients.heartbeats.keep(nil, of: client)
         hold.connectionClosed(client)
         popWaiters.connectionClosed(client)
         claims.leases.closed(client)

@@ -88,6 +88,48 @@ struct LoopTimeTests {
         try eventually(within: .seconds(30)) { try harness.onLoop { $0.consumers.all.count } == 0 }
     }
 
+    @Test("a connection that has leases of very many groups gives them back in slices, and idle ones are forgotten")
+    func manyLeases() throws {
+        let steady = ShiftedClock()
+        let harness = try BrokerHarness(steady: steady)
+        defer { try? harness.end() }
+        let owner = try harness.connect()
+        for topic in ["Leased", "Empty"] {
+            let fields = [
+                "topic": topic, "defaultTopic": "TBW102", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6",
+                "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
+                "attributes": "+apus.mode=SERIAL_QUEUE,+apus.timeout=600",
+            ]
+            #expect(try owner.invoke(.updateAndCreateTopic, fields).code == 0)
+        }
+        #expect(try owner.send(topic: "Leased").code == 0)
+        func pop(_ client: RawConnection, _ group: String, _ topic: String) throws -> Int32 {
+            let fields = [
+                "consumerGroup": group, "topic": topic, "queueId": "0", "maxMsgNums": "1",
+                "invisibleTime": "-1", "pollTime": "0", "bornTime": "0", "initMode": "0",
+            ]
+            return try client.invoke(.popMessage, fields).code
+        }
+        let count = 3 * QueueLeases.looksPerSlice
+        for number in 0..<count { #expect(try pop(owner, "Lease\(number)", "Leased") == 0) }
+        #expect(try harness.onLoop { $0.claims.leases.count } == count)
+        let before = try harness.onLoop { $0.slices.slices }
+        owner.close()
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.claims.leases.count } == 0 }
+        #expect(try harness.onLoop { $0.slices.slices } - before >= 2)
+        // What a client neither holds nor awaits is forgotten with its further ones.
+        let idle = try harness.connect()
+        for number in 0..<300 { #expect(try pop(idle, "Idle\(number)", "Empty") != 0) }
+        #expect(try harness.onLoop { $0.claims.leases.count } == 300)
+        try harness.onLoop { _ in steady.shift += 60_000 }
+        for number in 0..<50 { _ = try pop(idle, "Further\(number)", "Empty") }
+        #expect((250...260).contains(try harness.onLoop { $0.claims.leases.count }))
+        _ = try idle.invoke(.unregisterClient, ["clientID": "idle", "consumerGroup": "Further49"])
+        #expect((249...259).contains(try harness.onLoop { $0.claims.leases.count }))
+        idle.close()
+        try eventually { try harness.onLoop { $0.claims.leases.count } == 0 }
+    }
+
     @Test("two thousand topics of one client that disagree with another's are compared by name")
     func wideSubscriptions() throws {
         let harness = try BrokerHarness()

@@ -10,7 +10,7 @@ final class BrokerTables {
     let consumers: ConsumerManager
     let requestModes = MessageRequestModes()
     let producers = ProducerManager()
-    var locks: RebalanceLockManager
+    let locks: RebalanceLockManager
     /// Bounds on what is made because a client named it, by its address.
     let creations: CreationRates
     /// Topics clients' messages have made here or at another broker of this platform: those all of its brokers have.

@@ -24,16 +24,18 @@ final class ClientContext {
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
     var producerID: String?
-    /// What it called itself last, as a consumer; nil when that is longer than `consumerIDBytesMax`.
+    /// What it called itself last, as a consumer.
     var consumerID: String?
-    static let consumerIDBytesMax = 255
-    /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
+    /// Bytes of what a client calls itself. Each member of its groups is told, and RocketMQ's clients have some 50.
+    static let idBytesMax = 255
+    /// A heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode
         let version: Int32
         let body: [UInt8]
     }
-    var said: Heartbeat?
+    /// Its last one, where that is kept.
+    fileprivate(set) var said: Heartbeat?
     /// Converted once: goes into every message as born host.
     let bornHost: HostAddress
 
@@ -54,6 +56,23 @@ final class ClientContext {
         body: [UInt8] = []
     ) {
         connection.respond(to: address, code, remark: remark, fields: fields, body: body)
+    }
+}
+
+/// The last heartbeats of all clients: some hundred bytes each, but 1 MiB if a client likes.
+final class KeptHeartbeats {
+    /// One that is beyond is not kept: after a restart its client registers with its next one, within 30 s.
+    var bytesMax = 64 << 20
+    /// Of those that are kept.
+    private(set) var bytes = 0
+
+    /// The client has said this, in place of what it said before; nil: that is not true any more.
+    func keep(_ said: ClientContext.Heartbeat?, of client: ClientContext) {
+        bytes -= client.said?.body.count ?? 0
+        client.said = nil
+        guard let said, !client.connection.isClosed, bytes + said.body.count <= bytesMax else { return }
+        bytes += said.body.count
+        client.said = said
     }
 }
 

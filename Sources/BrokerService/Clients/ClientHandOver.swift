@@ -30,9 +30,14 @@ package struct ClientHandOver {
     /// Nil when there is nothing to hand over.
     package var bytes: [UInt8]? {
         guard !entries.isEmpty else { return nil }
-        let count = withUnsafeBytes(of: UInt64(entries.count).bigEndian) { Array($0) }
-        let all = Self.magic + count + entries
-        return all + [UInt8](repeating: 0, count: (8 - all.count % 8) % 8)
+        var all: [UInt8] = []
+        // Once and for all: these may be 64 MiB.
+        all.reserveCapacity(Self.magic.count + 8 + entries.count + 7)
+        all += Self.magic
+        withUnsafeBytes(of: UInt64(entries.count).bigEndian) { all += $0 }
+        all += entries
+        all += [UInt8](repeating: 0, count: (8 - all.count % 8) % 8)
+        return all
     }
 
     private mutating func append(_ value: some FixedWidthInteger) {

@@ -45,7 +45,7 @@ final class ConsumerGroup {
     private(set) var subscriptions = BytesKeyedTable<Subscription>()
     fileprivate(set) var clients: [ClientChannelInfo] = []
     /// What the clients want of each topic: one subscription, which all share, unless they disagree.
-    private var wishes = BytesKeyedTable<[Wish]>()
+    private var wishes = BytesKeyedTable<Wishes>()
     /// The answer to GET_CONSUMER_LIST_BY_GROUP: each of ten thousand members asks for all of them.
     private var knownList: [UInt8]?
     var clientList: [UInt8] {
@@ -59,6 +59,20 @@ final class ConsumerGroup {
         let subscription: Subscription
         var clients = 1
     }
+
+    /// The subscriptions to one topic.
+    private final class Wishes {
+        /// Those that are told apart, `expressionsMax` at most.
+        var told: [Wish] = []
+        /// Clients with others: each has an object of its own, which takes a place in `told` with a later heartbeat.
+        var beyond = 0
+
+        var isEmpty: Bool { told.isEmpty && beyond == 0 }
+    }
+
+    /// Expressions for one topic that are told apart in a group. A client with a further one is served by it as well.
+    /// It is only missing in what the others may want.
+    static let expressionsMax = 64
 
     /// All clients want the same.
     private(set) var isConsistent = true
@@ -93,7 +107,7 @@ final class ConsumerGroup {
     func others(than client: ClientContext, topic: String) -> [Subscription] {
         guard !isConsistent, let own = clients.first(where: { $0.client === client }) else { return [] }
         let mine = own.subscriptions.first { $0.topic == topic }
-        return (wishes[topic] ?? []).map(\.subscription).filter { $0 !== mine }
+        return (wishes[topic]?.told ?? []).map(\.subscription).filter { $0 !== mine }
     }
 
     fileprivate func add(_ info: ClientChannelInfo) {
@@ -118,11 +132,11 @@ final class ConsumerGroup {
         var topics: Set<String> = []
         let now = latest.filter { topics.insert($0.topic).inserted }.map { said in
             guard let all = wishes[said.topic],
-                let wish = all.first(where: { $0.subscription.selectsTheSame(as: said) })
+                let wish = all.told.first(where: { $0.subscription.selectsTheSame(as: said) })
             else { return said }
             wish.subscription.renew(version: said.subVersion)
             // It may be the newest now.
-            if all.count > 1 { noteNewest(wish.subscription) }
+            if all.told.count + all.beyond > 1 { noteNewest(wish.subscription) }
             return wish.subscription
         }
         guard isNew || now.count != before.count || !zip(now, before).allSatisfy({ $0 === $1 }) else {
@@ -137,14 +151,15 @@ final class ConsumerGroup {
     }
 
     private func add(_ subscription: Subscription) {
-        let topic = subscription.topic
-        var all = wishes[topic] ?? []
-        if let known = all.firstIndex(where: { $0.subscription === subscription }) {
-            all[known].clients += 1
+        let all = wishes[subscription.topic] ?? Wishes()
+        if all.isEmpty { wishes[subscription.topic] = all }
+        if let known = all.told.firstIndex(where: { $0.subscription === subscription }) {
+            all.told[known].clients += 1
+        } else if all.told.count < Self.expressionsMax {
+            all.told.append(Wish(subscription: subscription))
         } else {
-            all.append(Wish(subscription: subscription))
+            all.beyond += 1
         }
-        wishes[topic] = all
         noteNewest(subscription)
     }
 
@@ -159,15 +174,23 @@ final class ConsumerGroup {
     /// `true` when no client wants the topic any more.
     private func remove(_ subscription: Subscription) -> Bool {
         let topic = subscription.topic
-        guard var all = wishes[topic], let known = all.firstIndex(where: { $0.subscription === subscription }) else {
-            return false
+        guard let all = wishes[topic] else { return false }
+        let isGone: Bool
+        if let known = all.told.firstIndex(where: { $0.subscription === subscription }) {
+            all.told[known].clients -= 1
+            isGone = all.told[known].clients == 0
+            if isGone { all.told.remove(at: known) }
+        } else {
+            all.beyond -= 1
+            isGone = true
         }
-        all[known].clients -= 1
-        let isGone = all[known].clients == 0
-        if isGone { all.remove(at: known) }
-        wishes[topic] = all.isEmpty ? nil : all
-        if isGone, subscriptions[topic] === subscription {
-            subscriptions[topic] = all.map(\.subscription).max { $0.subVersion < $1.subVersion }
+        if all.isEmpty {
+            wishes[topic] = nil
+            subscriptions[topic] = nil
+        } else if isGone, subscriptions[topic] === subscription,
+            let newest = all.told.map(\.subscription).max(by: { $0.subVersion < $1.subVersion })
+        {
+            subscriptions[topic] = newest
         }
         return all.isEmpty
     }
@@ -194,7 +217,7 @@ final class ConsumerGroup {
         guard clients.allSatisfy({ $0.messageModel == first.messageModel }) else { return false }
         for place in 0..<wishes.count {
             let all = wishes.value(at: place)
-            guard let wish = all.first, all.count == 1 else { return false }
+            guard let wish = all.told.first, all.told.count == 1, all.beyond == 0 else { return false }
             if wish.clients < clients.count, !wish.subscription.topic.hasPrefix(TopicNames.retryPrefix) { return false }
         }
         return true

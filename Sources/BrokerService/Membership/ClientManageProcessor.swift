@@ -16,6 +16,7 @@ final class ClientManageProcessor {
     private let transactions: TransactionalMessageService
     private let notifier: GroupNotifier
     private let leases: QueueLeases
+    let heartbeats = KeptHeartbeats()
     private var givenBack = LocksGivenBack()
     private var isArmed = false
 
@@ -119,6 +120,7 @@ final class ClientManageProcessor {
 
     /// All or nothing: a client is not a member of half its groups.
     private func checkNames(_ data: HeartbeatData) throws(RemotingDecodeError) {
+        try Self.checkID(data.clientID)
         for consumer in data.consumerDataSet { _ = try tables.groups.checked(consumer.groupName) }
         for producer in data.producerGroups { try Self.checkProducer(producer) }
     }
@@ -139,11 +141,9 @@ final class ClientManageProcessor {
         _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool,
         then: @escaping () -> Void
     ) {
-        client.said = said
+        heartbeats.keep(said, of: client)
         // It goes into the journal of claims, where it stays longer than the connection.
-        if !data.consumerDataSet.isEmpty, data.clientID.utf8.count <= ClientContext.consumerIDBytesMax {
-            client.consumerID = data.clientID
-        }
+        if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
         let info = ClientChannelInfo(
             client: client, clientID: data.clientID, language: said.language, version: said.version,
             lastUpdateMilliseconds: environment.now())
@@ -211,8 +211,16 @@ final class ClientManageProcessor {
         }
     }
 
+    private static func checkID(_ clientID: String) throws(RemotingDecodeError) {
+        let count = clientID.utf8.count
+        guard count > ClientContext.idBytesMax else { return }
+        throw .badName(
+            "the client identifier [\(clientID.prefix(64))...] has \(count) bytes, at most "
+                + "\(ClientContext.idBytesMax): choose a shorter instance name")
+    }
+
     func unregister(_ request: borrowing Request) throws(RemotingDecodeError) {
-        request.client.said = nil  // It is not true any more; the next heartbeat is.
+        heartbeats.keep(nil, of: request.client)  // It is not true any more; the next heartbeat is.
         if let group = request.extFields.string("producerGroup") {
             tables.producers.unregister(request.client, from: group)
         }
@@ -222,7 +230,9 @@ final class ClientManageProcessor {
             // of each broker, which no client could consume for a minute. A member that is notified that it left asks
             // for the locks at once.
             if let clientID = request.extFields.string("clientID") {
-                tables.locks.unlockAll(group: group, by: lockOwner(clientID, request.client, group))
+                let (locks, owner) = (tables.locks, lockOwner(clientID, request.client, group))
+                let slice = { locks.unlockSome(group: group, by: owner) }
+                if slice() { environment.slices.add(slice) }
                 givenBack.forget(group: group, client: request.client)
             }
             tables.consumers.unregister(request.client, from: group, notifyChange: notify)
@@ -288,6 +298,7 @@ final class ClientManageProcessor {
     func lock(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asker = request.asker
         let body = try LockBatchRequestBody(body: request.body)
+        try Self.checkID(body.clientID)
         guard tables.groups.find(body.consumerGroup) != nil else {
             return asker.answer(
                 .subscriptionGroupNotExist,
@@ -304,13 +315,14 @@ final class ClientManageProcessor {
 
     func unlock(_ request: borrowing Request) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: request.body)
+        try Self.checkID(body.clientID)
         let owner = lockOwner(body.clientID, request.client, body.consumerGroup)
         endPulls(of: request.client, group: body.consumerGroup, queues: body.mqSet)
-        let held = tables.locks.held(group: body.consumerGroup, by: owner)
-        let given = held.intersection(body.mqSet)
+        let held = tables.locks.heldCount(group: body.consumerGroup, by: owner)
+        let given = tables.locks.held(group: body.consumerGroup, of: body.mqSet, by: owner)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but
         // one.
-        let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
+        let seemsToLeave = given.count == held || given.count > 1 && held - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
                 group: body.consumerGroup, queues: Array(given), owner: owner, client: request.client,

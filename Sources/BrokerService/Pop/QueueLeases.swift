@@ -24,11 +24,17 @@ final class QueueLeases {
     private static let looksMax = 2048
     /// Groups of a client that are remembered although it holds and awaits nothing in them.
     private static let idleMax = 256
+    /// Of those beyond, how many are looked at with each further one.
+    private static let idleLooks = 8
+    /// Consumers and leases a slice looks at when a connection has closed.
+    static let looksPerSlice = 256
 
     /// A connection that pops a topic for a group.
     final class Consumer {
         let client: ClientContext
         fileprivate let place: Place
+        /// Where it is among those of its client.
+        fileprivate var indexOfClient = 0
         fileprivate var heardAtSteady: Int64 = 0
         fileprivate var patience = QueueLeases.patienceMilliseconds
         /// Whether it lets the broker choose the queue. Else each of its queues is judged by itself: it may have been
@@ -134,6 +140,9 @@ final class QueueLeases {
         self.waiters = waiters
     }
 
+    /// Groups of topics consumers are remembered of.
+    var count: Int { places.count }
+
     // MARK: - What is heard of consumers
 
     /// A pop has come.
@@ -153,7 +162,9 @@ final class QueueLeases {
             consumer = Consumer(client, place)
             place.consumers[ObjectIdentifier(client)] = consumer
             place.knownShare = nil
-            ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
+            let consumers = ConsumersOfClient.of(client)
+            if consumers.count > Self.idleMax { forgetIdle(consumers) }
+            consumers.add(consumer)
         }
         if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
         consumer.patience = Self.patienceMilliseconds + max(0, min(poll, PopMessageProcessor.pollMaxMilliseconds))
@@ -190,14 +201,22 @@ final class QueueLeases {
     /// The client has left the group. Its pops of any topic are answered: those that wait must not take what it cannot
     /// have.
     func left(_ client: ClientContext, group: String) {
-        for consumer in ConsumersOfClient.known(client)?.all ?? [] where consumer.place.key.group == group {
-            remove(consumer)
-        }
+        for consumer in ConsumersOfClient.known(client)?.of(group: group) ?? [] { remove(consumer) }
         waiters.end(of: client, group: group)
     }
 
+    /// The connection has ended: what it has is free, in slices where that is much.
     func closed(_ client: ClientContext) {
-        for consumer in ConsumersOfClient.known(client)?.all ?? [] { remove(consumer) }
+        guard let consumers = ConsumersOfClient.known(client) else { return }
+        let slice = { [self] () -> Bool in
+            var looks = 0
+            while !isStopped, looks < Self.looksPerSlice, let consumer = consumers.last {
+                looks += 1 + (consumer.held > 0 ? consumer.place.leases.count : 0)
+                remove(consumer)
+            }
+            return !isStopped && consumers.count > 0
+        }
+        if slice() { environment.slices.add(slice) }
     }
 
     private func remove(_ consumer: Consumer) {
@@ -206,13 +225,17 @@ final class QueueLeases {
         place.consumers[ObjectIdentifier(consumer.client)] = nil
         place.knownShare = nil
         ConsumersOfClient.known(consumer.client)?.remove(consumer)
-        for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
+        if consumer.held > 0 {
+            for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
+        }
         if place.consumers.isEmpty { forget(place) }
     }
 
     private func forgetIdle(_ consumers: ConsumersOfClient) {
         let steady = environment.steady()
-        for consumer in consumers.all where consumer.held == 0 && !consumer.isPresent(at: steady) { remove(consumer) }
+        for consumer in consumers.next(Self.idleLooks) where consumer.held == 0 && !consumer.isPresent(at: steady) {
+            remove(consumer)
+        }
     }
 
     /// The topic was deleted, or is another one now.
@@ -489,9 +512,16 @@ final class QueueLeases {
 
 /// The consumers one connection is. Hangs at `ClientContext.consumers`.
 private final class ConsumersOfClient {
-    private(set) var all: [QueueLeases.Consumer] = []
+    typealias Consumer = QueueLeases.Consumer
+
+    /// In no order.
+    private var all: [Consumer] = []
+    private var byGroup: [String: [ObjectIdentifier: Consumer]] = [:]
+    /// Where the next look for idle ones begins.
+    private var cursor = 0
 
     var count: Int { all.count }
+    var last: Consumer? { all.last }
 
     static func of(_ client: ClientContext) -> ConsumersOfClient {
         if let known = known(client) { return known }
@@ -504,10 +534,32 @@ private final class ConsumersOfClient {
         client.consumers.map { unsafeDowncast($0, to: ConsumersOfClient.self) }
     }
 
-    func add(_ consumer: QueueLeases.Consumer, _ then: (ConsumersOfClient) -> Void) {
-        then(self)
-        all.append(consumer)
+    func of(group: String) -> [Consumer] { byGroup[group].map { Array($0.values) } ?? [] }
+
+    /// Some of them: with each call the next ones.
+    func next(_ count: Int) -> [Consumer] {
+        if cursor >= all.count { cursor = 0 }
+        let some = all[cursor...].prefix(count)
+        cursor += some.count
+        return Array(some)
     }
 
-    func remove(_ consumer: QueueLeases.Consumer) { all.removeAll { $0 === consumer } }
+    func add(_ consumer: Consumer) {
+        consumer.indexOfClient = all.count
+        all.append(consumer)
+        byGroup[consumer.place.key.group, default: [:]][ObjectIdentifier(consumer)] = consumer
+    }
+
+    /// The last one takes its place.
+    func remove(_ consumer: Consumer) {
+        let index = consumer.indexOfClient
+        guard index < all.count, all[index] === consumer, let last = all.popLast() else { return }
+        if last !== consumer {
+            all[index] = last
+            last.indexOfClient = index
+        }
+        let group = consumer.place.key.group
+        byGroup[group]?[ObjectIdentifier(consumer)] = nil
+        if byGroup[group]?.isEmpty == true { byGroup[group] = nil }
+    }
 }

@@ -2,7 +2,7 @@ package import FastJSON
 
 /// One queue of a topic on one broker.
 package struct MessageQueue: JSONBody, Hashable, Comparable {
-    /// The topic's name; not checked yet.
+    /// The topic's name; not checked here.
     package var topic: String
     /// What master and slaves of the queue share.
     package var brokerName: String

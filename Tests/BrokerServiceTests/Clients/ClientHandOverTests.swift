@@ -1,7 +1,9 @@
-import BrokerService
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
+
+@testable import BrokerService
 
 /// A restart as clients see it: their connections go from one broker to the next.
 @Suite struct ClientHandOverTests {
@@ -57,6 +59,39 @@ import Testing
         #expect(String(decoding: found.body, as: UTF8.self).contains("two"))
         let members = try producer.invoke(.getConsumerListByGroup, ["consumerGroup": "G"])
         #expect(String(decoding: members.body, as: UTF8.self).contains("c@1"))
+    }
+
+    @Test("heartbeats kept for a restart have a bound together, and give their bytes back")
+    func bytesOfAll() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        func bytes() throws -> Int { try harness.onLoop { $0.processors.clients.heartbeats.bytes } }
+        func heartbeat(_ connection: RawConnection, _ id: String) throws -> Int {
+            let topics = (0..<300).map { SubscriptionData(topic: "Topic\($0)", subVersion: 1) }
+            let body = HeartbeatData(
+                clientID: id, consumerDataSet: [ConsumerData(groupName: "G", subscriptionDataSet: topics)]
+            ).encoded()
+            #expect(try connection.invoke(.heartBeat, body: body).responseCode == .success)
+            return body.count
+        }
+        let clients = try (0..<3).map { _ in try harness.connect() }
+        let one = try heartbeat(clients[0], "c0")
+        // It is read on another thread.
+        #expect(one > ClientManageProcessor.bytesAtOnce)
+        try harness.onLoop { $0.processors.clients.heartbeats.bytesMax = 2 * one }
+        for (index, client) in clients.enumerated() { _ = try heartbeat(client, "c\(index)") }
+        #expect(try bytes() == 2 * one)
+        // The third one is a member like the others.
+        #expect(try harness.onLoop { $0.consumers["G"]?.clients.count } == 3)
+        _ = try clients[0].invoke(.unregisterClient, ["clientID": "c0", "consumerGroup": "G"])
+        #expect(try bytes() == one)
+        _ = try heartbeat(clients[2], "c2")
+        #expect(try bytes() == 2 * one)
+        clients[1].close()
+        try eventually { try bytes() == one }
+        let given = try harness.handOver()
+        defer { for descriptor in given.connections { close(descriptor) } }
+        #expect(ClientHandOver.read(try #require(given.clients)).count == 1)
     }
 
     /// What is half read cannot go on in another process: it ends as it always did.

@@ -1,10 +1,11 @@
-import BrokerService
 import FastJSON
 import Foundation
 import RemotingProtocol
 import TestTools
 import Testing
 import WorkerProtocol
+
+@testable import BrokerService
 
 /// Clients of one group that subscribe to different things: told once, and each served what it asks for.
 @Suite("a consumer group whose clients disagree")
@@ -161,6 +162,54 @@ struct SubscriptionConflictTests {
         try heartbeat(second, "b", [("T", "*")], model: "BROADCASTING")
         let line = try #require(log.lines.first { $0.contains("is inconsistent") })
         #expect(line.contains("a at") && line.contains("CLUSTERING") && line.contains("BROADCASTING"))
+    }
+
+    @Test("of very many expressions some are told apart; each client gets its own, and they may agree again")
+    func manyExpressions() throws {
+        let harness = try BrokerHarness { TagFilterDouble.attach(to: $0) }
+        defer { try? harness.end() }
+        let count = ConsumerGroup.expressionsMax + 6
+        let clients = try (0..<count).map { _ in try harness.connect() }
+        for number in 0..<count {
+            _ = try clients[0].send(topic: "T", body: "m\(number)", properties: "TAGS\u{1}t\(number)")
+        }
+        func beat(_ tag: (Int) -> String, version: Int64) throws {
+            for (number, client) in clients.enumerated() {
+                try heartbeat(client, "c\(number)", [("T", tag(number))], version: version + Int64(number))
+            }
+        }
+        func others(than clientID: String) throws -> Int? {
+            try harness.onLoop { broker in
+                guard let group = broker.consumers["G"], let client = group.client(clientID)?.client else { return nil }
+                return group.others(than: client, topic: "T").count
+            }
+        }
+        try beat({ "t\($0)" }, version: 1)
+        for number in 0..<count {
+            #expect(try pull(clients[number], "T", version: Int64(number + 1)).bodies == ["m\(number)"])
+        }
+        #expect(try others(than: "c0") == ConsumerGroup.expressionsMax - 1)
+        #expect(try others(than: "c\(count - 1)") == ConsumerGroup.expressionsMax)
+        // The newest one is shown, and the one before it when that leaves.
+        func shown() throws -> String? {
+            try harness.onLoop { $0.consumers["G"]?.subscriptions["T"]?.data.subString }
+        }
+        #expect(try shown() == "t\(count - 1)")
+        try beat({ _ in "t1" }, version: 1000)
+        // Those that were beyond have been told apart since the others' places are free.
+        #expect(try harness.onLoop { $0.consumers["G"]?.isConsistent } == true)
+        #expect(try shown() == "t1")
+        try beat({ "t\($0)" }, version: 2000)
+        for client in clients.dropLast() { client.close() }
+        try eventually { try harness.onLoop { $0.consumers["G"]?.clients.count } == 1 }
+        // The last one wants the topic, told apart or not.
+        #expect(try shown() != nil)
+        let last = clients[count - 1]
+        try heartbeat(last, "c\(count - 1)", [("T", "t\(count - 1)")], version: 3000)
+        #expect(try harness.onLoop { $0.consumers["G"]?.isConsistent } == true)
+        #expect(try shown() == "t\(count - 1)")
+        last.close()
+        try eventually { try harness.onLoop { $0.consumers["G"] == nil } }
     }
 
     @Test("an expression that looks at properties beside a tag: each by its own, over the filter worker")

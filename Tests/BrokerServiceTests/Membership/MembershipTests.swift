@@ -187,6 +187,34 @@ struct MembershipTests {
         #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [])
     }
 
+    @Test("a client that calls itself more than 255 bytes is refused in words, and is no member")
+    func longIDs() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        func codes(_ id: String) throws -> [Int32] {
+            let data = ConsumerData(groupName: "L", subscriptionDataSet: [SubscriptionData(topic: "T")])
+            let queue = MessageQueue(topic: "T", brokerName: "broker-a", queueID: 0)
+            let lock = LockBatchRequestBody(consumerGroup: "L", clientID: id, mqSet: [queue]).encoded()
+            let beat = HeartbeatData(clientID: id, producerGroups: ["P"], consumerDataSet: [data]).encoded()
+            let answers = [
+                try connection.invoke(.heartBeat, body: beat), try connection.invoke(.lockBatchMQ, body: lock),
+                try connection.invoke(.unlockBatchMQ, body: lock),
+            ]
+            for answer in answers where answer.code != 0 {
+                #expect(answer.remark?.contains("at most 255") == true, "\(answer.remark ?? "")")
+                #expect((answer.remark?.utf8.count ?? 0) < 300)
+            }
+            return answers.map(\.code)
+        }
+        let refused = ResponseCode.systemError.rawValue
+        #expect(try codes(String(repeating: "x", count: 256)) == [refused, refused, refused])
+        #expect(try harness.onLoop { $0.consumers.all.isEmpty && $0.tables.locks.isEmpty })
+        #expect(try harness.onLoop { $0.producers.all.isEmpty })
+        #expect(try codes(String(repeating: "x", count: 255)) == [0, 0, 0])
+        #expect(try harness.onLoop { $0.consumers["L"]?.clients.count } == 1)
+    }
+
     @Test("forty members that come at once are told a few times, not forty times each; who leaves is told of at once")
     func storm() throws {
         let harness = try BrokerHarness()

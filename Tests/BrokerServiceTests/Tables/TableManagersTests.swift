@@ -136,7 +136,7 @@ import WorkerProtocol
     @Test("so many locks are held and no more, and those given back or expired make room")
     func lockBound() {
         var random = SplitMix(state: 5)
-        var locks = RebalanceLockManager(locksMax: 40)
+        let locks = RebalanceLockManager(bounds: .init(locks: 40))
         var now: Int64 = 0
         for _ in 0..<3000 {
             let group = "G\(Int.random(in: 0..<4, using: &random))"
@@ -147,21 +147,84 @@ import WorkerProtocol
             now += Int64.random(in: 0..<4000, using: &random)
             switch Int.random(in: 0..<8, using: &random) {
             case 0: _ = locks.unlock(group: group, queues: queues, by: asker)
-            case 1: locks.unlockAll(group: group, by: asker)
-            case 2: _ = locks.removeExpired(in: locks.groups, now: now)
+            case 1: _ = locks.unlockSome(group: group, by: asker)
+            case 2:
+                var left = locks.groups[...]
+                _ = locks.removeExpired(in: &left, now: now)
             default: _ = locks.tryLock(group: group, queues: queues, by: asker, now: now)
             }
             let held = locks.groups.flatMap { group in
-                (0..<3).map { locks.held(group: group, by: .init(clientID: "c\($0)")).count }
+                (0..<3).map { locks.heldCount(group: group, by: .init(clientID: "c\($0)")) }
             }
             #expect(locks.count == held.reduce(0, +) && locks.count <= 40)
         }
         #expect(locks.count > 0)
     }
 
+    private func queues(_ count: Int, topic: String = "T", broker: String = "b") -> [MessageQueue] {
+        (0..<count).map { MessageQueue(topic: topic, brokerName: broker, queueID: Int32($0)) }
+    }
+
+    @Test("locks of one group, and the bytes of their names, have bounds; another group has what is left")
+    func lockBoundsOfGroup() {
+        let locks = RebalanceLockManager(bounds: .init(locks: 100, locksOfGroup: 60, nameBytes: 240))
+        let owner = RebalanceLockManager.Owner(clientID: "a")
+        #expect(locks.tryLock(group: "G", queues: queues(100), by: owner, now: 0).count == 60)
+        // Three bytes each: topic, broker, client.
+        #expect(locks.nameBytes == 180)
+        #expect(locks.tryLock(group: "H", queues: queues(100), by: owner, now: 0).count == 20)
+        #expect(locks.nameBytes == 240)
+        // Those it holds are renewed all the same.
+        #expect(locks.tryLock(group: "G", queues: queues(100), by: owner, now: 1).count == 60)
+        #expect(!locks.unlock(group: "G", queues: queues(100), by: owner))
+        #expect(locks.tryLock(group: "H", queues: queues(100), by: owner, now: 1).count == 60)
+        #expect(!locks.unlockSome(group: "H", by: owner))
+        #expect(locks.isEmpty && locks.count == 0 && locks.nameBytes == 0)
+    }
+
+    @Test("queues no topic or broker can have are not locked")
+    func lockNames() {
+        let locks = RebalanceLockManager()
+        func locked(_ topic: String, _ broker: String) -> Int {
+            locks.tryLock(group: "G", queues: queues(1, topic: topic, broker: broker), by: .init(clientID: "a"), now: 0)
+                .count
+        }
+        let long = String(repeating: "x", count: 256)
+        #expect(locked(long, "b") == 0 && locked("a/b", "b") == 0 && locked("", "b") == 0 && locked("T", long) == 0)
+        #expect(locks.isEmpty)
+        #expect(locked("%RETRY%G", "") == 1 && locked("T", String(long.dropFirst())) == 1)
+    }
+
+    @Test("what leaves many locks is freed in slices, and what one client does costs not what others hold")
+    func manyLocks() {
+        let locks = RebalanceLockManager()
+        let (many, few) = (RebalanceLockManager.Owner(clientID: "many"), RebalanceLockManager.Owner(clientID: "few"))
+        let slice = RebalanceLockManager.locksPerSlice
+        #expect(locks.tryLock(group: "G", queues: queues(3 * slice), by: many, now: 0).count == 3 * slice)
+        #expect(locks.tryLock(group: "G", queues: queues(1, topic: "U"), by: few, now: 60_000).count == 1)
+        let isWanted = locks.tryLock(group: "G", queues: queues(1), by: few, now: 1) == []
+        #expect(isWanted)
+        // 20 000 looks at all locks would take minutes in a debug build.
+        let start = ContinuousClock.now
+        for _ in 0..<20_000 {
+            #expect(locks.heldCount(group: "G", by: few) == 1)
+            #expect(locks.held(group: "G", of: queues(1), by: few).isEmpty)
+        }
+        #expect(start.duration(to: .now) < .seconds(20))
+        #expect(locks.unlockSome(group: "G", by: many))
+        #expect(locks.count == 2 * slice + 1)
+        var left = locks.groups[...]
+        _ = locks.removeExpired(in: &left, now: 60_001)
+        #expect(locks.count == slice + 1 && left == ["G"])
+        _ = locks.removeExpired(in: &left, now: 60_001)
+        _ = locks.removeExpired(in: &left, now: 60_001)
+        #expect(locks.count == 1 && left.isEmpty)
+        #expect(locks.heldCount(group: "G", by: few) == 1)
+    }
+
     @Test("a queue's lock is one client's for 60 s since it was last renewed")
     func locks() {
-        var locks = RebalanceLockManager()
+        let locks = RebalanceLockManager()
         let queue = MessageQueue(topic: "T", brokerName: "b", queueID: 0)
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 0) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 59_000) == [])
@@ -177,7 +240,10 @@ import WorkerProtocol
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 119_001) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 119_002) == [])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 120_000) == [queue])
-        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(in: locks.groups, now: $0) }
+        let wished = [180_000, 180_001, 1_000_000].map { (now: Int64) in
+            var left = locks.groups[...]
+            return locks.removeExpired(in: &left, now: now)
+        }
         #expect(wished == [[], ["G"], []])
     }
 
