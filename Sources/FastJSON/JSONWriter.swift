@@ -17,13 +17,18 @@ package struct JSONWriter {
 
     private var output: [UInt8] = []
     private let options: Options
+    /// Beyond it nothing more is written.
+    private let bytesMax: Int
     private var depth = 0
     /// How many arrays and objects stand in each other where they are most.
     private var deepest = 0
 
-    private init(_ options: Options) {
+    private init(_ options: Options, bytesMax: Int = .max) {
         self.options = options
+        self.bytesMax = bytesMax
     }
+
+    private var isFull: Bool { output.count > bytesMax }
 
     /// UTF-8 without white space, unless an option changes that.
     package static func write(_ value: JSONValue, _ options: Options = []) -> [UInt8] {
@@ -33,11 +38,11 @@ package struct JSONWriter {
     }
 
     /// The same for a text that a reader with these limits is to take.
-    /// - Throws: the text would be deeper or larger; `offset` is where it ends.
+    /// - Throws: the text would be deeper or larger; `offset` is where it ends, or where writing ended at that size.
     package static func write(
         _ value: JSONValue, _ options: Options, within limits: JSONReader.Limits
     ) throws(JSONError) -> [UInt8] {
-        var writer = JSONWriter(options)
+        var writer = JSONWriter(options, bytesMax: limits.bytes)
         writer.value(value)
         let count = writer.output.count
         guard writer.deepest <= limits.depth else { throw JSONError(reason: .tooDeep, offset: count) }
@@ -71,7 +76,7 @@ package struct JSONWriter {
             }
         output.append(UInt8(ascii: "["))
         descend()
-        for (index, element) in elements.enumerated() {
+        for (index, element) in elements.enumerated() where !isFull {
             if index > 0 {
                 output.append(UInt8(ascii: ","))
             }
@@ -92,7 +97,7 @@ package struct JSONWriter {
         let members = options.contains(.sorted) ? object.members.sorted { $0.key < $1.key } : object.members
         output.append(UInt8(ascii: "{"))
         descend()
-        for (index, member) in members.enumerated() {
+        for (index, member) in members.enumerated() where !isFull {
             if index > 0 {
                 output.append(UInt8(ascii: ","))
             }

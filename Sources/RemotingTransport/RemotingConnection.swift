@@ -201,6 +201,9 @@ package final class RemotingConnection {
         write { command.encode(into: &$0, serialization: serialization) }
     }
 
+    /// Requests sent to the client that it has not answered.
+    package var unansweredRequests: Int { pending.count }
+
     private func nextOpaque() -> Int32 {
         lastOpaque &+= 1
         return lastOpaque

@@ -10,6 +10,8 @@ import RemotingTransport
 final class GroupNotifier: ConsumerGroupObserver {
     /// Members notified in one slice: each is a write and a send of its own.
     static let noticesPerSlice = 256
+    /// Bytes written to members in one slice, or one frame that is larger.
+    static let bytesPerSlice = 1 << 20
 
     private let environment: BrokerEnvironment
     private let admission: Admission
@@ -83,15 +85,19 @@ final class GroupNotifier: ConsumerGroupObserver {
         }
     }
 
+    /// Members that are sent a frame of so many bytes in one slice.
+    static func membersPerSlice(bytes: Int) -> Int { max(1, min(noticesPerSlice, bytesPerSlice / max(1, bytes))) }
+
     /// Sends members the same frame, in slices.
     /// - Parameter isLater: the first slice is for a later turn, too.
     func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer, isLater: Bool = false) {
         var left = members[...]
+        let count = Self.membersPerSlice(bytes: frame.readableBytes)
         let slice = { () -> Bool in
-            for member in left.prefix(Self.noticesPerSlice) {
+            for member in left.prefix(count) {
                 member.client.connection.write { $0.writeImmutableBuffer(frame) }
             }
-            left = left.dropFirst(Self.noticesPerSlice)
+            left = left.dropFirst(count)
             return !left.isEmpty
         }
         if isLater || slice() { environment.slices.add(slice) }

@@ -43,11 +43,19 @@ extension AdminBrokerProcessor {
         }
     }
 
-    /// Notes the clients of groups in slices.
+    /// Bytes of a client in an answer's text, besides its identifier, at least.
+    private static let bytesOfClient = 64
+
+    /// Notes the clients of groups in slices; answers when they are too many.
     private func note(
-        _ groups: [(group: String, clients: [ClientChannelInfo])], for client: ClientContext,
-        then: @escaping ([ClientRow]) -> Void
+        _ groups: [(group: String, clients: [ClientChannelInfo])], for asker: Asker,
+        then: @escaping ([ClientRow], RowBounds.Rows) -> Void
     ) {
+        let (client, bounds) = (asker.client, answers.rows)
+        guard let noted = bounds.begin(isGone: { client.connection.isClosed }) else {
+            return asker.answer(.systemBusy, remark: RowBounds.busy)
+        }
+        var refusal: (ResponseCode, String)?
         var left = groups[...]
         var clients: ArraySlice<ClientChannelInfo> = []
         var group = ""
@@ -56,17 +64,21 @@ extension AdminBrokerProcessor {
             for _ in 0..<Self.clientsPerSlice {
                 if let info = clients.popFirst() {
                     rows.append(ClientRow(info, of: group))
+                    noted.note(bytes: info.clientID.utf8.count + Self.bytesOfClient)
                 } else if let next = left.popFirst() {
                     (group, clients) = (next.group, next.clients[...])
                 } else {
                     return false
                 }
             }
-            return true
+            refusal = bounds.refusal(of: noted)
+            return refusal == nil
         } then: {
-            let noted = rows
+            let found = rows
             rows = []
-            then(noted)
+            guard let (code, remark) = refusal else { return then(found, noted) }
+            bounds.end(noted)
+            asker.answer(code, remark: remark)
         }
     }
 
@@ -76,10 +88,10 @@ extension AdminBrokerProcessor {
             return request.answer(.consumerNotOnline, remark: "the consumer group[\(name)] not online")
         }
         let asker = request.asker
-        note([(name, group.clients)], for: request.client) { [self] rows in
+        note([(name, group.clients)], for: asker) { [self] rows, noted in
             let subscriptions = group.subscriptions.values.map(\.data)
             let (from, type, model) = (group.consumeFromWhere, group.consumeType, group.messageModel)
-            answers.answer(entries: rows.count + subscriptions.count, asker) {
+            answers.answer(entries: rows.count + subscriptions.count, asker, of: noted) {
                 .fields([
                     ("connectionSet", .array(rows.map(\.connection))), ("consumeFromWhere", .string(from)),
                     ("consumeType", .string(type)), ("messageModel", .string(model)),
@@ -95,8 +107,8 @@ extension AdminBrokerProcessor {
             return request.answer(.systemError, remark: "the producer group[\(name)] not exist")
         }
         let asker = request.asker
-        note([(name, clients)], for: request.client) { [self] rows in
-            answers.answer(entries: rows.count, asker) {
+        note([(name, clients)], for: asker) { [self] rows, noted in
+            answers.answer(entries: rows.count, asker, of: noted) {
                 .fields([("connectionSet", .array(rows.map(\.connection)))])
             }
         }
@@ -104,8 +116,8 @@ extension AdminBrokerProcessor {
 
     func producerInfo(_ request: borrowing Request) {
         let asker = request.asker
-        note(tables.producers.all, for: request.client) { [self] rows in
-            answers.answer(entries: rows.count, asker) {
+        note(tables.producers.all, for: asker) { [self] rows, noted in
+            answers.answer(entries: rows.count, asker, of: noted) {
                 let groups = Dictionary(grouping: rows, by: \.group).sorted { $0.key < $1.key }
                 return .fields([
                     ("data", .fields(groups.map { ($0.key, Optional(JSONValue.array($0.value.map(\.producer)))) }))

@@ -28,11 +28,27 @@ extension AdminBrokerProcessor {
         request.answer(.success, body: config.jsonOfVersion5.bytes())
     }
 
+    /// Topics of one list (18).
+    private static let topicsOfListMax = 256
+
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without
     /// a change when one of them is as it was before; here the others are changed.
     func updateTopics(_ request: borrowing Request) throws(RemotingDecodeError) {
         let list = try CreateTopicListRequestBody(body: request.body).topicConfigList
+        guard list.count <= Self.topicsOfListMax else {
+            return request.answer(
+                .invalidParameter,
+                remark: "a list of \(list.count) topics is not taken, at most \(Self.topicsOfListMax): divide it among "
+                    + "several requests")
+        }
         var accepted: [TopicConfig] = []
+        var names: Set<String> = []
+        for config in list where !names.insert(config.topicName).inserted {
+            return request.answer(
+                .invalidParameter,
+                remark: "the list names topic \(config.topicName.prefix(128)) twice; nothing was changed")
+        }
+        var copies = WaitingCopies(of: names)
         for var config in list {
             if let remark = refusal(ofTopic: config.topicName) {
                 return request.answer(.invalidParameter, remark: remark)
@@ -46,7 +62,7 @@ extension AdminBrokerProcessor {
             } catch {
                 return request.answer(.systemError, remark: "\(config.topicName): \(error)")
             }
-            if let (code, remark) = refusalOfPolicy(config) { return request.answer(code, remark: remark) }
+            if let (code, remark) = refusalOfPolicy(config, &copies) { return request.answer(code, remark: remark) }
             accepted.append(config)
         }
         do throws(NameError) {
@@ -143,8 +159,14 @@ extension AdminBrokerProcessor {
         hold.expire(at: (0..<entry.queueNums).compactMap { storage.store.consumeQueue(topic: entry.name, queueID: $0) })
     }
 
-    /// Why a topic cannot have the mode its attributes name, or keep its messages that way.
     func refusalOfPolicy(_ config: TopicConfig) -> (ResponseCode, String)? {
+        var copies = WaitingCopies(of: [config.topicName])
+        return refusalOfPolicy(config, &copies)
+    }
+
+    /// Why a topic cannot have the mode its attributes name, or keep its messages that way.
+    /// - Parameter copies: of all topics of the request.
+    private func refusalOfPolicy(_ config: TopicConfig, _ copies: inout WaitingCopies) -> (ResponseCode, String)? {
         let policy = TopicPolicy(attributes: config.attributes)
         guard policy != .standard else { return nil }
         let topic = config.topicName
@@ -167,13 +189,13 @@ extension AdminBrokerProcessor {
             )
         }
         if policy.hasLeases, tables.topics[topic]?.policy.hasLeases != true,
-            let (copies, group) = waitingCopies(of: topic)
+            let (retryTopic, group) = waiting(topic, &copies)
         {
             return (
                 .systemError,
                 "topic \(topic) cannot have one consumer for a queue (apus.mode=SERIAL_QUEUE, apus.shard) yet: "
-                    + "\(copies) has messages RocketMQ has stored for another delivery to group \(group), which lie in "
-                    + "no order. Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage)"
+                    + "\(retryTopic) has messages RocketMQ has stored for another delivery to group \(group), which "
+                    + "lie in no order. Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage)"
             )
         }
         let reserved = storage.store.configuration.fileReservedTime
@@ -188,22 +210,46 @@ extension AdminBrokerProcessor {
         return nil
     }
 
+    /// Where copies of some topics' messages may lie; found when it is needed for the first time.
+    private struct WaitingCopies {
+        let topics: Set<String>
+        var retryTopics: [String: [(topic: TopicEntry, group: SubscriptionGroupEntry)]]?
+
+        init(of topics: Set<String>) { self.topics = topics }
+    }
+
     /// A retry topic of RocketMQ's that holds messages of the topic a group is still to get, and that group. A pop with
-    /// leases does not look there. Looks at all topics.
-    private func waitingCopies(of topic: String) -> (retryTopic: String, group: String)? {
-        for entry in tables.topics.all where entry.isRetryTopic {
-            let rest = entry.name.dropFirst(TopicNames.retryPrefix.count)
-            // It may be the retry topic of a group that pulls and is called like both together.
-            guard rest.hasSuffix(topic), tables.groups[String(rest)] == nil,
-                let group = tables.groups[String(rest.dropLast(topic.count + 1))],
-                PopRetryTopics.origin(of: entry.name, group: group.name) == topic
-            else { continue }
+    /// leases does not look there.
+    private func waiting(_ topic: String, _ copies: inout WaitingCopies) -> (retryTopic: String, group: String)? {
+        let retryTopics = copies.retryTopics ?? self.retryTopics(of: copies.topics)
+        copies.retryTopics = retryTopics
+        for (entry, group) in retryTopics[topic] ?? [] {
             for queueID in 0..<max(0, entry.config.readQueueNums)
             where claims.available(group: group, topic: entry, queueID: queueID) > 0 {
                 return (entry.name, group.name)
             }
         }
         return nil
+    }
+
+    /// Retry topics of RocketMQ's popping groups, by the topic whose messages they hold. Looks at all topics.
+    private func retryTopics(
+        of topics: Set<String>
+    ) -> [String: [(topic: TopicEntry, group: SubscriptionGroupEntry)]] {
+        var found: [String: [(topic: TopicEntry, group: SubscriptionGroupEntry)]] = [:]
+        for entry in tables.topics.all where entry.isRetryTopic {
+            let rest = entry.name.utf8.dropFirst(TopicNames.retryPrefix.utf8.count)
+            for place in rest.indices where rest[place] == UInt8(ascii: "_") || rest[place] == UInt8(ascii: "+") {
+                let topic = String(rest[rest.index(after: place)...]) ?? ""
+                // It may be the retry topic of a group that pulls and is called like both together.
+                guard topics.contains(topic), tables.groups[String(rest) ?? ""] == nil,
+                    let group = tables.groups[String(rest[..<place]) ?? ""],
+                    PopRetryTopics.origin(of: entry.name, group: group.name) == topic
+                else { continue }
+                found[topic, default: []].append((entry, group))
+            }
+        }
+        return found
     }
 
     /// Why a group is not made or changed: the number of its retry queues, its other fields, or the client's

@@ -182,25 +182,33 @@ final class AdminBrokerProcessor {
         let destination = try tables.groups.checked(try request.extFields.required("destGroup"))
         let wanted = request.extFields.string("topic") ?? ""
         let isOffline = request.extFields.bool("offline") ?? false
-        guard tables.groups.find(destination.text) != nil else {
+        guard let group = tables.groups.find(destination.text) else {
             return request.answer(
                 .subscriptionGroupNotExist,
                 remark: "Group \(destination) not exist!" + tables.groups.remedy(for: destination.text))
         }
+        guard source != destination.text else {
+            return request.answer(
+                .systemError,
+                remark: "srcGroup and destGroup are both [\(source)]; nothing was changed: name two groups")
+        }
         let asker = request.asker
         var topics = (wanted.isEmpty ? tables.offsets.topics(of: source) : [wanted])[...]
         environment.slices.work(for: request.client) { [self] in
-            for topic in topics.prefix(Self.topicsPerSlice) {
-                guard let topicName = tables.topics[topic]?.topicName else { continue }
+            var budget = Self.offsetsPerSlice
+            while budget > 0, let name = topics.popFirst() {
+                budget -= Self.offsetsPerSlice / Self.topicsPerSlice
+                guard let topic = tables.topics[name] else { continue }
                 // An online group that does not consume the topic any more: what it left there is not to be copied.
                 if !isOffline, let group = tables.consumers[source], group.subscriptions.count > 0,
-                    group.subscriptions[topic] == nil
+                    group.subscriptions[name] == nil
                 {
                     continue
                 }
-                tables.offsets.clone(from: source, to: destination, topic: topicName)
+                let queues = tables.offsets.clone(from: source, to: destination, topic: topic.topicName)
+                for queueID in queues { claims.offsetWasSet(group: group, topic: topic, queueID: queueID) }
+                budget -= queues.count
             }
-            topics = topics.dropFirst(Self.topicsPerSlice)
             return !topics.isEmpty
         } then: {
             asker.answer(.success)

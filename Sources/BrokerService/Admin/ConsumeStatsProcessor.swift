@@ -123,44 +123,60 @@ final class ConsumeStatsProcessor {
     /// … or three of them.
     private static let timeSpansPerSlice = 48
 
-    /// Goes through queues of groups in slices.
+    /// Goes through queues of groups in slices, and ends early with more rows than an answer may have.
     /// - Parameters:
+    ///   - rows: what is noted.
     ///   - next: the next group and topic; nil after the last one.
     ///   - queues: how many of the topic's queues count.
     ///   - each: looks at one queue.
     ///   - begins: a group and a topic before its queues.
     private func walk(
-        for client: ClientContext, next: @escaping () -> (group: String, topic: String)?,
+        for client: ClientContext, noting rows: RowBounds.Rows, next: @escaping () -> (group: String, topic: String)?,
         queues: @escaping (TopicEntry) -> Int32, begins: @escaping (String, TopicEntry) -> Bool,
-        each: @escaping (String, TopicEntry, Int32) -> Void, then: @escaping () -> Void
+        each: @escaping (String, TopicEntry, Int32) -> Void,
+        then: @escaping (_ refusal: (ResponseCode, String)?) -> Void
     ) {
+        var refusal: (ResponseCode, String)?
         var present: (group: String, topic: TopicEntry, queueID: Int32)?
         environment.slices.work(for: client) { [self] in
             for _ in 0..<Self.queuesPerSlice {
                 if let (group, topic, queueID) = present, queueID < queues(topic) {
                     present?.queueID += 1
+                    rows.note()
                     each(group, topic, queueID)
                     continue
                 }
                 present = nil
                 guard let (group, name) = next() else { return false }
                 guard let topic = tables.topics[name], begins(group, topic) else { continue }
+                rows.note()
                 present = (group, topic, 0)
             }
-            return true
-        } then: {
-            then()
+            refusal = answers.rows.refusal(of: rows)
+            return refusal == nil
+        } then: { [self] in
+            if refusal != nil { answers.rows.end(rows) }
+            then(refusal)
         }
+    }
+
+    /// What is to be noted for one answer; or the answer that others are under way.
+    private func beginRows(_ request: borrowing Request) -> RowBounds.Rows? {
+        let client = request.client
+        if let rows = answers.rows.begin(isGone: { client.connection.isClosed }) { return rows }
+        request.answer(.systemBusy, remark: RowBounds.busy)
+        return nil
     }
 
     func consumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
         let group = try request.extFields.required("consumerGroup")
         let wanted = request.extFields.string("topic") ?? ""
         let asker = request.asker
+        guard let noted = beginRows(request) else { return }
         var rows: [GroupRow] = []
         var tps = 0.0
         var topics = (wanted.isEmpty ? tables.offsets.topics(of: group) : [wanted])[...]
-        walk(for: request.client) {
+        walk(for: request.client, noting: noted) {
             topics.popFirst().map { (group, $0) }
         } queues: { topic in
             topic.config.readQueueNums
@@ -170,10 +186,11 @@ final class ConsumeStatsProcessor {
             return true
         } each: { [self] group, topic, queueID in
             rows.append(row(group, topic, queueID))
-        } then: { [self] in
+        } then: { [self] refusal in
             let (made, rate, brokerName) = (rows, tps, environment.configuration.brokerName)
             rows = []
-            answers.answer(entries: made.count, asker) {
+            if let (code, remark) = refusal { return asker.answer(code, remark: remark) }
+            answers.answer(entries: made.count, asker, of: noted) {
                 .fields([("consumeTps", .number(rate)), ("offsetTable", .object(Self.table(made[...], brokerName)))])
             }
         }
@@ -182,6 +199,7 @@ final class ConsumeStatsProcessor {
     func brokerConsumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
         let onlyOrdered = request.extFields.bool("isOrder") ?? false
         let asker = request.asker
+        guard let noted = beginRows(request) else { return }
         let groups = tables.groups.all
         var left = groups[...]
         var topics: ArraySlice<String> = []
@@ -189,7 +207,7 @@ final class ConsumeStatsProcessor {
         var stats: [GroupStats] = []
         var rows: [GroupRow] = []
         var total: Int64 = 0
-        walk(for: request.client) { [self] in
+        walk(for: request.client, noting: noted) { [self] in
             if let topic = topics.popFirst() { return (group, topic) }
             guard let entry = left.popFirst() else { return nil }
             group = entry.name
@@ -208,12 +226,13 @@ final class ConsumeStatsProcessor {
             total = total +| (row.end -| row.consumed)
             rows.append(row)
             stats[stats.endIndex - 1].rows = stats[stats.endIndex - 1].rows.lowerBound..<rows.endIndex
-        } then: { [self] in
+        } then: { [self] refusal in
             let (made, found, difference) = (rows, stats, total)
             (rows, stats) = ([], [])
+            if let (code, remark) = refusal { return asker.answer(code, remark: remark) }
             let (brokerName, brokerAddress) = (environment.configuration.brokerName, environment.configuration.address)
             let names = groups.map(\.name)
-            answers.answer(entries: names.count + made.count, asker) {
+            answers.answer(entries: names.count + made.count, asker, of: noted) {
                 let byGroup = Dictionary(grouping: found, by: \.group)
                 let list = names.map { name in
                     let topics = (byGroup[name] ?? []).map { topic in
@@ -284,12 +303,14 @@ final class ConsumeStatsProcessor {
     func subscription(_ request: borrowing Request) throws(RemotingDecodeError) {
         let group = try request.extFields.required("group")
         let topic = request.extFields.string("topic") ?? ""
-        let all = tables.consumers[group]?.subscriptions.values ?? []
-        let wanted = all.filter { topic.isEmpty || $0.topic == topic }.map(\.data.json)
-        let body = JSONValue.fields([
-            ("group", .string(group)), ("subscriptionData", .array(wanted)), ("topic", .string(topic)),
-        ])
-        request.answer(.success, body: body.bytes())
+        let subscriptions = tables.consumers[group]?.subscriptions
+        let wanted = topic.isEmpty ? subscriptions?.values ?? [] : [subscriptions?[topic]].compactMap { $0 }
+        let found = wanted.map(\.data)
+        answers.answer(entries: found.count, request.asker) {
+            .fields([
+                ("group", .string(group)), ("subscriptionData", .array(found.map(\.json))), ("topic", .string(topic)),
+            ])
+        }
     }
 
     func consumeQueue(_ request: borrowing Request) throws(RemotingDecodeError) {

@@ -46,10 +46,13 @@ final class ConsumerGroup {
     fileprivate(set) var clients: [ClientChannelInfo] = []
     /// What the clients want of each topic: one subscription, which all share, unless they disagree.
     private var wishes = BytesKeyedTable<Wishes>()
-    /// The answer to GET_CONSUMER_LIST_BY_GROUP: each of ten thousand members asks for all of them.
+    /// Each of ten thousand members asks for all of them.
     private var knownList: [UInt8]?
-    var clientList: [UInt8] {
+    /// The answer to GET_CONSUMER_LIST_BY_GROUP.
+    /// - Returns: `nil` when it would have more bytes.
+    func clientList(atMost bytes: Int) -> [UInt8]? {
         if let knownList { return knownList }
+        guard clients.reduce(0, { $0 + $1.clientID.utf8.count + 3 }) <= bytes else { return nil }
         let list = GetConsumerListByGroupResponseBody(consumerIDList: clients.map(\.clientID)).encoded()
         knownList = list
         return list

@@ -281,7 +281,10 @@ final class ClientManageProcessor {
         guard let group = tables.consumers[name] else {
             return request.answer(.systemError, remark: "no consumer for this group, \(name)")
         }
-        request.answer(.success, body: group.clientList)
+        guard let list = group.clientList(atMost: TableAnswers.bytesMax) else {
+            return TableAnswers.refuse(request.asker, atMost: TableAnswers.bytesMax)
+        }
+        request.answer(.success, body: list)
     }
 
     /// Another connection with the same client identifier is another instance in two cases. Both are members of the

@@ -1,4 +1,5 @@
 import FastJSON
+import Logging
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -10,6 +11,12 @@ import StoreFormat
 /// CONSUME_MESSAGE_DIRECTLY (309).
 final class ClientRelayProcessor {
     static let answerTimeout = TimeAmount.seconds(10)
+    /// Requests a member has not answered, and bytes it has not taken; beyond them it is asked nothing more.
+    static let unansweredMax = 16
+    static let unsentBytesMax = 4 << 20
+    /// Members one request for their status (223) asks, and bytes of what one of them answers.
+    static let membersMax = 256
+    static let statusBytesMax = 256 << 10
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
@@ -53,15 +60,23 @@ final class ClientRelayProcessor {
         guard let target = tables.consumers[group]?.client(clientID) else {
             return request.answer(.systemError, remark: "The Consumer <\(group)> <\(clientID)> not online")
         }
+        guard Self.takesRequests(target) else {
+            return request.answer(
+                .systemBusy,
+                remark: "consumer <\(group)> <\(clientID)> has \(Self.unansweredMax) requests it has not answered, or "
+                    + "more than \(Self.unsentBytesMax) bytes it has not taken: ask again in a moment")
+        }
         var fields = request.extFields.dictionary()
         // Only the client that is to consume the message learns where it comes from.
         if !body.isEmpty { fields["brokerName"] = environment.configuration.brokerName }
         let forwarded = RemotingCommand(code: request.frame.code, extFields: fields, body: body)
         let asker = request.asker
+        let isHeld = hold(asker, whileAsking: [target])
         target.client.connection.request(
             forwarded, serialization: asker.address.serialization, timeout: Self.answerTimeout
         )
         .assumeIsolated().whenComplete { [self] result in
+            if isHeld { asker.client.connection.awaitsAnswer = false }
             switch result {
             case .success(let answer):
                 asker.client.connection.write { buffer in
@@ -81,6 +96,20 @@ final class ClientRelayProcessor {
             }
             storage.scheduleTick()
         }
+    }
+
+    private static func takesRequests(_ member: ClientChannelInfo) -> Bool {
+        let connection = member.client.connection
+        return connection.unansweredRequests < unansweredMax && connection.outboundBytes <= unsentBytesMax
+    }
+
+    /// No further request of the asker's is read until it is answered. One that is asked itself goes on: its answer
+    /// comes on the same connection.
+    /// - Returns: whether it is held.
+    private func hold(_ asker: Asker, whileAsking members: [ClientChannelInfo]) -> Bool {
+        guard !members.contains(where: { $0.client === asker.client }) else { return false }
+        asker.client.connection.awaitsAnswer = true
+        return true
     }
 
     // MARK: - 222
@@ -208,7 +237,8 @@ final class ClientRelayProcessor {
 
     // MARK: - 223
 
-    /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221).
+    /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221). One that has too
+    /// much to answer is not asked, and is absent from the answer like one that does not answer in time.
     func consumerStatus(_ request: borrowing Request) throws(RemotingDecodeError) {
         let topic = try request.extFields.required("topic")
         let group = try request.extFields.required("group")
@@ -218,31 +248,51 @@ final class ClientRelayProcessor {
         guard !members.isEmpty else {
             return asker.answer(.systemError, remark: "No Any Consumer online in the consumer group: [\(group)]")
         }
+        guard members.count <= Self.membersMax else {
+            return asker.answer(
+                .systemError,
+                remark: "consumer group [\(group)] has \(members.count) members, and at most \(Self.membersMax) are "
+                    + "asked: name one (mqadmin consumerStatus -i clientId)")
+        }
+        let asked = members.filter(Self.takesRequests)
+        guard !asked.isEmpty else {
+            return asker.answer(
+                .systemBusy,
+                remark: "no member of consumer group [\(group)] takes requests: each has \(Self.unansweredMax) it has "
+                    + "not answered, or more than \(Self.unsentBytesMax) bytes it has not taken; ask again in a moment")
+        }
         let request = RemotingCommand(
             .getConsumerStatusFromClient, extFields: ["topic": topic, "group": group])
-        // Instances that share an identifier are one to the client that asks.
-        var statuses: [String: JSONObject] = [:]
-        var left = members.count
-        var toAsk = members[...]
-        let ask = { [answers, storage] (member: ClientChannelInfo) in
+        var statuses: [(clientID: String, body: [UInt8])] = []
+        var bytes = 0
+        var left = asked.count
+        var toAsk = asked[...]
+        let isHeld = hold(asker, whileAsking: asked)
+        let ask = { [answers, storage, logger = environment.logger] (member: ClientChannelInfo) in
             member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated().whenComplete { result in
-                if case .success(let answer) = result, answer.responseCode == .success,
-                    let table = try? answer.json()["messageQueueTable"]?.object
-                {
-                    statuses[member.clientID, default: JSONObject()].members += table.members
+                if case .success(let answer) = result, answer.responseCode == .success {
+                    bytes += answer.body.count
+                    if answer.body.count > Self.statusBytesMax {
+                        logger.warning(
+                            """
+                            the status of consumer \(member.clientID) at \(member.client.address) is left out: \
+                            \(answer.body.count) bytes, at most \(Self.statusBytesMax) are taken
+                            """)
+                    } else if bytes <= TableAnswers.bytesMax {
+                        statuses.append((member.clientID, answer.body))
+                    }
                 }
                 left -= 1
                 guard left == 0 else { return }
                 let found = statuses
-                answers.answer(entries: found.count, asker) {
-                    .fields([
-                        (
-                            "consumerTable",
-                            .fields(found.sorted { $0.key < $1.key }.map { ($0.key, Optional(.object($0.value))) })
-                        )
-                    ])
-                }
+                statuses = []
                 storage.scheduleTick()
+                guard bytes <= TableAnswers.bytesMax else {
+                    if isHeld { asker.client.connection.awaitsAnswer = false }
+                    return TableAnswers.refuse(asker, atMost: TableAnswers.bytesMax)
+                }
+                // Few entries of a few bytes are read at once; the others on the thread that makes the answer.
+                answers.answer(entries: found.count + bytes / Self.bytesOfQueue, asker) { Self.table(found) }
             }
         }
         let slice = { () -> Bool in
@@ -253,6 +303,20 @@ final class ClientRelayProcessor {
         if slice() { environment.slices.add(slice) }
     }
 
+    /// What members have answered; any thread.
+    private static func table(_ answers: [(clientID: String, body: [UInt8])]) -> JSONValue {
+        // Instances that share an identifier are one to the client that asks.
+        var statuses: [String: JSONObject] = [:]
+        for (clientID, body) in answers {
+            guard let table = (try? JSONValue(parsing: body))?["messageQueueTable"]?.object else { continue }
+            statuses[clientID, default: JSONObject()].members += table.members
+        }
+        let sorted = statuses.sorted { $0.key < $1.key }
+        return .fields([("consumerTable", .fields(sorted.map { ($0.key, Optional(.object($0.value))) }))])
+    }
+
     /// Members asked in one slice.
     private static let membersPerSlice = 128
+    /// Bytes of a queue in a member's answer, about.
+    private static let bytesOfQueue = 64
 }

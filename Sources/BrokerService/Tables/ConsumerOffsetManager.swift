@@ -10,7 +10,7 @@ final class ConsumerOffsetManager {
         let topic: String
         let group: String
         var offsets: [Int32: Int64] = [:]
-        /// Its topic or group was deleted: it counts no more, and leaves the tables in slices.
+        /// Its topic or group was deleted, or another table has its place: it counts no more.
         fileprivate(set) var isGone = false
 
         init(_ topic: TopicName, _ group: GroupName) {
@@ -81,7 +81,9 @@ final class ConsumerOffsetManager {
     private func present(_ table: Table?) -> Table? { table?.isGone == false ? table : nil }
 
     private func insert(_ table: Table) {
-        tables[table.topic + Self.separator + table.group] = table
+        let key = table.topic + Self.separator + table.group
+        tables[key]?.isGone = true
+        tables[key] = table
         byTopic[table.topic, default: [:]][table.group] = table
         byGroup[table.group, default: [:]][table.topic] = table
     }
@@ -145,10 +147,14 @@ final class ConsumerOffsetManager {
         return names.count <= sortedMax ? names.sorted() : names
     }
 
-    func clone(from source: String, to destination: GroupName, topic: TopicName) {
-        guard let table = find(topic.text, source) else { return }
-        make(topic, destination).offsets = table.offsets
+    /// Gives a group another one's offsets in a topic. Its table stays the same object: claims hold it.
+    /// - Returns: the queues whose offsets were set.
+    @discardableResult
+    func clone(from source: String, to destination: GroupName, topic: TopicName) -> [Int32] {
+        guard let offsets = find(topic.text, source)?.offsets else { return [] }
+        table(topic: topic, group: destination).offsets = offsets
         isDirty = true
+        return Array(offsets.keys)
     }
 
     /// - Returns: what `remove` is to take out.

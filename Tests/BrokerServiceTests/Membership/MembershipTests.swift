@@ -33,6 +33,14 @@ struct MembershipTests {
         }
     }
 
+    @Test("a large frame goes to fewer members in a slice")
+    func membersPerSlice() {
+        #expect(GroupNotifier.membersPerSlice(bytes: 0) == 256)
+        #expect(GroupNotifier.membersPerSlice(bytes: 4096) == 256)
+        #expect(GroupNotifier.membersPerSlice(bytes: 300_000) == 3)
+        #expect(GroupNotifier.membersPerSlice(bytes: 2 << 20) == 1)
+    }
+
     @Test("notices: the first at once, those of the next moments together, none forgotten")
     func notices() {
         var notices = MembershipNotices()

@@ -1,6 +1,7 @@
 import Claims
 import FastJSON
 import Foundation
+import MessageModel
 import NIOConcurrencyHelpers
 import RemotingProtocol
 import StoreFormat
@@ -234,6 +235,49 @@ import WorkerProtocol
             _ = try connection.send(topic: "Reset", body: "new")
             #expect(try connection.pop(RawConnection.popFields(topic: "Reset")).bodies == ["new"])
         }
+    }
+
+    @Test("offsets cloned onto a group that pops are where it goes on: once, at once, and they move on")
+    func clonedOnto() throws {
+        try withTopic("Cloned", messages: 5) { (harness, connection) throws in
+            func clone(_ source: String) throws -> RemotingCommand {
+                try connection.invoke(
+                    .cloneGroupOffset, ["srcGroup": source, "destGroup": "G", "topic": "Cloned", "offline": "true"])
+            }
+            func take(_ popped: PopReply) throws -> [String] {
+                for message in popped.messages { #expect(try connection.acknowledge(message, topic: "Cloned") == 0) }
+                return popped.bodies
+            }
+            #expect(try take(connection.pop(RawConnection.popFields(topic: "Cloned"))).count == 5)
+            let commit = try connection.invoke(
+                .updateConsumerOffset,
+                ["consumerGroup": "Source", "topic": "Cloned", "queueId": "0", "commitOffset": "2"])
+            #expect(commit.code == 0)
+            #expect(try clone("Source").code == 0)
+            #expect(try connection.committed(topic: "Cloned") == 2)
+            #expect(try take(connection.pop(RawConnection.popFields(topic: "Cloned"))) == ["m2", "m3", "m4"])
+            #expect(try connection.committed(topic: "Cloned") == 5)
+            let none = try connection.pop(RawConnection.popFields(topic: "Cloned"))
+            #expect(none.code == ResponseCode.pollingTimeout.rawValue)
+            // A pop that waits already gets them.
+            let waiting = try harness.connect()
+            try waiting.post(.popMessage, RawConnection.popFields(topic: "Cloned", poll: 20_000))
+            try eventually("the pop waits") { try harness.onLoop { $0.popWaiters.count == 1 } }
+            #expect(try clone("Source").code == 0)
+            #expect(try take(try PopReply(waiting.receive(timeoutMilliseconds: 5000))) == ["m2", "m3", "m4"])
+            let same = try clone("G")
+            #expect(same.code == ResponseCode.systemError.rawValue && same.remark?.contains("both [G]") == true)
+            #expect(try connection.committed(topic: "Cloned") == 5)
+        }
+    }
+
+    @Test("who holds a table of offsets another one displaces finds that it counts no more")
+    func displaced() throws {
+        let offsets = ConsumerOffsetManager()
+        let (topic, group) = (try TopicName("T"), try GroupName("G"))
+        let first = offsets.make(topic, group)
+        let second = offsets.make(topic, group)
+        #expect(first.isGone && !second.isGone)
     }
 
     @Test("a pop that waits while its topic or group is deleted brings none of it, and makes no claims of it")
