@@ -427,6 +427,19 @@ import Testing
         try slave.store.close()
     }
 
+    /// What waits is in its queue before a recovery point lies behind it: a kill loses nothing.
+    @Test func aPassDecides() throws {
+        let folder = try TemporaryFolder()
+        let bytes = try log(queues: 1, messages: 21, folder: folder.path) { _, offset in offset < 20 ? offset : 0 }
+        let slave = try slave(folder.path)
+        _ = bytes.withUnsafeBytes { slave.store.appendReplicated(at: PhysicalOffset(0), $0) }
+        try slave.store.commitTick()
+        #expect(slave.bodies("T").count == 20)
+        slave.maintain(5000)
+        #expect(slave.bodies("T") == ["20"])
+        try slave.store.close()
+    }
+
     /// A queue whose messages have all expired needs no blanks to go on further ahead.
     @Test func anEmptyQueueGoesOn() throws {
         let folder = try TemporaryFolder()

@@ -29,7 +29,7 @@ extension AdminBrokerProcessor {
     }
 
     /// Topics of one list (18).
-    private static let topicsOfListMax = 256
+    private static let topicsOfListMax = 1000
 
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without
     /// a change when one of them is as it was before; here the others are changed.

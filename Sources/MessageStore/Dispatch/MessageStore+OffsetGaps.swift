@@ -66,11 +66,13 @@ extension MessageStore {
     /// Blank entries that may be added until a pass has written them, and in a replay; 20 bytes each.
     static var blanksPerPass: Int64 { 1 << 20 }
 
-    /// A pass begins: gaps that waited for the pass before to write its blanks are filled.
+    /// A pass begins, after which no replay meets these records again. Gaps that waited for the pass before to write its
+    /// blanks are filled, and a topic made again begins. What else goes backward waits for its next record.
     func fillWaitingGaps() {
         for (key, record) in waiting {
             let isOpen = record.queue.maxOffset == record.maximum && !record.queue.isRemoved
-            if isOpen, record.offset < record.maximum || !hasBlanks(before: record.offset, record.queue) { continue }
+            let isLater = record.offset > record.maximum
+            if isOpen, isLater ? !hasBlanks(before: record.offset, record.queue) : !record.isLikely { continue }
             waiting[key] = nil
             if isOpen { accept(record) } else { drop(record) }
         }

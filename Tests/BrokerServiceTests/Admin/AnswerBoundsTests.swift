@@ -204,8 +204,8 @@ struct AnswerBoundsTests {
             return try connection.invoke(
                 .updateAndCreateTopicList, body: CreateTopicListRequestBody(topicConfigList: list).encoded())
         }
-        let many = (0...256).map { "T\($0)" }
-        refused(try make(many), "at most 256", .invalidParameter)
+        let many = (0...1000).map { "T\($0)" }
+        refused(try make(many), "at most 1000", .invalidParameter)
         refused(try make(["T0", "T1", "T0"]), "twice", .invalidParameter)
         #expect(try harness.onLoop { $0.topics["T0"] == nil })
         #expect(try make(Array(many.dropLast())).code == 0)
