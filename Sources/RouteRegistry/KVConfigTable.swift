@@ -80,7 +80,9 @@ package struct KVConfigTable: Equatable, Sendable {
     package mutating func put(namespace: String, key: String, value: String) -> Bool {
         let former = table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
         let growth = Self.bytes(namespace, key, value) - former
-        func isFull() -> Bool { bytes + growth + (table[namespace] == nil ? Self.encoded(namespace) : 0) > Self.bytesMax }
+        func isFull() -> Bool {
+            bytes + growth + (table[namespace] == nil ? Self.encoded(namespace) : 0) > Self.bytesMax
+        }
         if isFull() { removeEmptied() }
         guard !isFull() else { return false }
         self.set(namespace, key, value)

@@ -236,9 +236,9 @@ struct PlatformProcessTests {
             for address in [platform.broker, platform.nameserver, ha] {
                 #expect(try platform.ask(address, "echo alive") == "alive")
             }
-            let uptime = try #require(try platform.report().uptimeMilliseconds)
+            let uptime = try #require(try platform.report().uptimeMillis)
             try platform.eventually("three heartbeats later") {
-                try platform.report().uptimeMilliseconds ?? 0 >= uptime + 300
+                try platform.report().uptimeMillis ?? 0 >= uptime + 300
             }
             let after = try platform.report().workers
             #expect(after.map(\.pid) == before && after.allSatisfy { $0.restarts == 0 })

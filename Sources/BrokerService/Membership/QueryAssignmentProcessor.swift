@@ -6,8 +6,6 @@ import RemotingTransport
 /// The broker divides a topic's queues among a group's members: QUERY_ASSIGNMENT (400), and SET_MESSAGE_REQUEST_MODE
 /// (401), by which an operator has a group pop. Confined to the broker's event loop.
 final class QueryAssignmentProcessor {
-    /// Queues of all brokers that are divided in one turn of the loop, at most.
-    static let queuesMax = 8192
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
@@ -66,7 +64,7 @@ final class QueryAssignmentProcessor {
             guard case .all(let queues) = queues else {
                 return asker.answer(
                     .systemError,
-                    remark: "topic \(body.topic) has more than \(Self.queuesMax) queues, the broker divides no "
+                    remark: "topic \(body.topic) has more than \(KnownRoutes.dividedMax) queues, the broker divides no "
                         + "more: let clients divide them (clientRebalance)")
             }
             asker.answer(.success, body: answer(body, queues))
@@ -109,13 +107,6 @@ final class QueryAssignmentProcessor {
         }
         return JSONValue.fields([("messageQueueAssignments", .array(entries))]).bytes()
     }
-}
-
-/// Who knows the queues of a topic at all brokers.
-protocol TopicRoutes: AnyObject {
-    /// Hands over the queues that may be read, in no order; at once, or after name servers were asked. Those of this
-    /// broker alone when none answers.
-    func readableQueues(of topic: String, _ then: @escaping (KnownRoutes.Queues) -> Void)
 }
 
 /// RocketMQ's rules by which members share queues. Members and queues are sorted, so that every broker answers the

@@ -3,6 +3,13 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
+/// Who knows the queues of a topic at all brokers.
+protocol TopicRoutes: AnyObject {
+    /// Hands over the queues that may be read, in no order; at once, or after name servers were asked. Those of this
+    /// broker alone when none answers.
+    func readableQueues(of topic: String, _ then: @escaping (KnownRoutes.Queues) -> Void)
+}
+
 /// Routes of topics that have queues at other brokers too, for QUERY_ASSIGNMENT. They are asked of a name server and
 /// kept for some time, as RocketMQ's `TopicRouteInfoManager` does.
 struct KnownRoutes {
@@ -12,6 +19,9 @@ struct KnownRoutes {
     static let countMax = 10_000
     /// Queues of all of them, at most: some 10 MB.
     static let queuesMax = 200_000
+
+    /// Queues of all brokers that are divided in one turn of the loop, at most.
+    static let dividedMax = 8192
 
     /// Queues of a topic at other brokers.
     enum Queues: Equatable {
@@ -90,7 +100,7 @@ extension NameserverRegistration: TopicRoutes {
 
     /// In slices: each answer sorts all queues.
     private func answer(_ waiters: [(KnownRoutes.Queues) -> Void], with all: KnownRoutes.Queues) {
-        let atOnce = max(1, QueryAssignmentProcessor.queuesMax / max(1, all.count))
+        let atOnce = max(1, KnownRoutes.dividedMax / max(1, all.count))
         var rest = waiters[...]
         let slice = { [self] in
             for waiter in rest.prefix(atOnce) { waiter(all) }
@@ -105,7 +115,7 @@ extension NameserverRegistration: TopicRoutes {
     static func queues(of topic: String, in route: TopicRouteData, besides own: String) -> KnownRoutes.Queues {
         func count(_ data: QueueData) -> Int32 { max(0, min(data.readQueueNums, QueueLimits.queuesPerTopic)) }
         let datas = route.queueDatas.filter { $0.perm & Permission.read != 0 && $0.brokerName != own }
-        guard datas.reduce(0, { $0 + Int(count($1)) }) <= QueryAssignmentProcessor.queuesMax else { return .tooMany }
+        guard datas.reduce(0, { $0 + Int(count($1)) }) <= KnownRoutes.dividedMax else { return .tooMany }
         return .all(
             datas.flatMap { data in
                 (0..<count(data)).map { MessageQueue(topic: topic, brokerName: data.brokerName, queueID: $0) }
@@ -115,7 +125,7 @@ extension NameserverRegistration: TopicRoutes {
     private func withOwn(_ others: KnownRoutes.Queues, of topic: String) -> KnownRoutes.Queues {
         guard case .all(let others) = others else { return .tooMany }
         let all = others + ownQueues(of: topic)
-        return all.count <= QueryAssignmentProcessor.queuesMax ? .all(all) : .tooMany
+        return all.count <= KnownRoutes.dividedMax ? .all(all) : .tooMany
     }
 
     /// As the topic is now, whatever name servers have received.

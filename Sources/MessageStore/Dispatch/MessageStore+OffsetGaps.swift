@@ -66,8 +66,8 @@ extension MessageStore {
     /// Blank entries that may be added until a pass has written them, and in a replay; 20 bytes each.
     static var blanksPerPass: Int64 { 1 << 20 }
 
-    /// A pass begins, after which no replay meets these records again. Gaps that waited for the pass before to write its
-    /// blanks are filled, and a topic made again begins. What else goes backward waits for its next record.
+    /// A pass begins, after which no replay meets these records again. Gaps that waited for the pass before to write
+    /// its blanks are filled, and a topic made again begins. What else goes backward waits for its next record.
     func fillWaitingGaps() {
         for (key, record) in waiting {
             let isOpen = record.queue.maxOffset == record.maximum && !record.queue.isRemoved

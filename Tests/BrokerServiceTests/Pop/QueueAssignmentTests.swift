@@ -167,7 +167,7 @@ import WorkerProtocol
         func queues(_ datas: [QueueData]) -> KnownRoutes.Queues {
             NameserverRegistration.queues(of: "T", in: TopicRouteData(queueDatas: datas), besides: "own")
         }
-        let max = QueryAssignmentProcessor.queuesMax
+        let max = KnownRoutes.dividedMax
         #expect(queues((0..<20_000).map { data("b\($0)", .max) }) == .tooMany)
         #expect(queues([data("a", 1), data("b", Int32(max))]) == .tooMany)
         #expect(queues([data("a", 1), data("b", Int32(max) - 1)]).count == max)

@@ -163,7 +163,8 @@ import Testing
         // RocketMQ 5 ran for an hour and a half and delivered the first of the two.
         let now = Int64(Date().timeIntervalSince1970 * 1000)
         try note(harness.folder, read: now + 5_400_000, taken: 3)
-        #expect(try StoreSurvey.read(harness.folder.path).timers.pending == 1)
+        // By this machine's clock that is not yet: a note of what is to come is no note of deliveries.
+        #expect(try StoreSurvey.read(harness.folder.path).timers.pending == 2)
         let clock = ShiftedClock()
         clock.shift = 7_300_000
         let again = try BrokerHarness(folder: harness.folder, clock: clock)

@@ -16,7 +16,7 @@ package struct PlatformReport: Decodable, Sendable {
     }
 
     package var state: String
-    package var uptimeMilliseconds: Int64?
+    package var uptimeMillis: Int64?
     package var statusLine: String
     package var brokers: [String]
     package var workers: [Worker]
