@@ -42,8 +42,9 @@ package struct RouteTables: Sendable {
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker stay after its connection has closed. A broker that crashed and is started
     /// again, or that lost a connection, is back sooner. No client that asks meanwhile is answered that its topics do
-    /// not exist, from which the official C++ client does not recover. RocketMQ's name server waits no time at all, and
-    /// its brokers come back with their next period.
+    /// not exist. A consumer of the official C++ client that is told so at its start pulls only after its next poll of
+    /// routes, 30 s later. RocketMQ's name server waits no time at all, and its brokers come back with their next
+    /// period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// Bytes of a broker's or a cluster's name or an address, at most. RocketMQ checks none of this, and

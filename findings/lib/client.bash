@@ -1,5 +1,6 @@
-# Sourced by the findings on the official C++ client: `with_client NAME` runs the Python program on standard input
-# with rocketmq==0.4.4 (its wheel carries librocketmq.so of client-cpp 2.0.0) and the stub in a temporary folder.
+# Sourced by the findings on one client: `with_client [PACKAGE]` runs the Python program on standard input with that
+# package and the stub in a temporary folder. Without PACKAGE it is the official C++ client: rocketmq==0.4.4, whose
+# wheel carries librocketmq.so of client-cpp 2.0.0.
 set -euo pipefail
 lib=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=$(mktemp -d)
@@ -7,7 +8,7 @@ trap 'rm -rf "$folder"' EXIT
 
 with_client() {
     python3 -m venv "$folder/env"
-    "$folder/env/bin/pip" install --quiet --disable-pip-version-check rocketmq==0.4.4
+    "$folder/env/bin/pip" install --quiet --disable-pip-version-check "${1:-rocketmq==0.4.4}"
     # The client writes its logs and offsets to $HOME.
     HOME=$folder PYTHONPATH=$lib PYTHONDONTWRITEBYTECODE=1 timeout 50 "$folder/env/bin/python" -
 }

@@ -1,7 +1,8 @@
 """A name server and broker on loopback, as little of RocketMQ's remoting protocol as a client needs to send and to consume.
 
 Written from the protocol's description alone and shares nothing with Apus. `Stub().start()` serves both roles on one
-port; `frames` holds each request as it came. `messages` is what a pull of queue 0 answers, from offset 0.
+port; `frames` holds each request as it came, `peer` is the newest connection. `messages` is what a pull of queue 0
+answers, from offset 0.
 """
 
 import json
@@ -57,8 +58,8 @@ class Stub:
 
     def _accept(self):
         while True:
-            peer, _ = self.listener.accept()
-            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            self.peer, _ = self.listener.accept()
+            threading.Thread(target=self._serve, args=(self.peer,), daemon=True).start()
 
     def _serve(self, peer):
         stream = peer.makefile("rb")

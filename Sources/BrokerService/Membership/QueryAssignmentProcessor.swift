@@ -6,7 +6,6 @@ import RemotingTransport
 /// The broker divides a topic's queues among a group's members: QUERY_ASSIGNMENT (400), and SET_MESSAGE_REQUEST_MODE
 /// (401), by which an operator has a group pop. Confined to the broker's event loop.
 final class QueryAssignmentProcessor {
-
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let keeper: TableKeeper
