@@ -66,6 +66,24 @@ struct SubscriptionConflictTests {
         }
     }
 
+    /// As rocketmq-client-cpp 2.0 (PyPI `rocketmq` 0.4.4) writes it: enums are numbers, the version is text, and the
+    /// codes of tags are the tags read as numbers, 0 for a word (findings/cpp-client-heartbeat-numbers.sh).
+    @Test("a heartbeat of the C++ client, whose codes of tags are none: its tags count")
+    func heartbeatOfTheCPlusPlusClient() throws {
+        let harness = try BrokerHarness { TagFilterDouble.attach(to: $0) }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try sends(connection, "T")
+        let beat = #"""
+            {"clientID":"c@1","consumerDataSet":[{"consumeFromWhere":0,"consumeType":1,"groupName":"G","messageModel":1,\#
+            "subscriptionDataSet":[{"codeSet":[0],"subString":"B","subVersion":"7","tagsSet":["B"],"topic":"T"}]}]}
+            """#
+        #expect(try connection.invoke(.heartBeat, body: Array(beat.utf8)).code == 0)
+        #expect(try pull(connection, "T", version: 7).bodies == ["B0", "B1", "B2"])
+        #expect(try harness.onLoop { $0.consumers["G"]?.messageModel } == "CLUSTERING")
+        #expect(try harness.onLoop { $0.consumers["G"]?.consumeType } == "CONSUME_PASSIVELY")
+    }
+
     @Test("different tags: each client gets its own, heartbeats change nothing, one line names both sides")
     func differentTags() throws {
         let log = LogLines()
