@@ -53,11 +53,10 @@ package struct DiskMark: Hashable, Sendable {
         self.init(identity: String(identity), slot: slot ?? nil, brokerName: String(name))
     }
 
-    /// Without blanks and control characters: the register of disks has a line of words for each disk.
+    /// No blank and no control character: the register of disks has a line of words for each disk. Names of brokers may
+    /// have other white space.
     private static func isWord(_ text: Substring) -> Bool {
-        text.unicodeScalars.allSatisfy {
-            !$0.properties.isWhitespace && $0.properties.generalCategory != .control
-        }
+        text.unicodeScalars.allSatisfy { $0 != " " && $0.properties.generalCategory != .control }
     }
 
     /// nil when the text is none of `slots`.

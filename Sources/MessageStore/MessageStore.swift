@@ -51,6 +51,8 @@ package final class MessageStore {
     var tickNumber: UInt64 = 1
     /// Blank entries that may still be added for messages the log lacks, until a pass has ended.
     var blanksLeft = MessageStore.blanksPerPass
+    /// Messages that lay at most in the damaged bytes a replay has skipped: queues may lack so many entries.
+    var skippedMessages: Int64 = 0
     /// Records that do not continue their queues, until those go on.
     var waiting: [ObjectIdentifier: WaitingRecord] = [:]
     var deleted = DeletedTopics()

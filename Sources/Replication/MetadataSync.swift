@@ -44,6 +44,8 @@ package final class MetadataSync {
     private let eventLoop: any EventLoop
     private let configuration: Configuration
     private let logger: Logger
+    /// Name servers whose answers were too long, which is logged once.
+    private var longAnswers: Set<String> = []
     /// Called when the master's HA port is known or has moved.
     private let found: (_ host: String, _ port: Int) -> Void
     /// Called each round with where the master answers requests.
@@ -183,7 +185,7 @@ package final class MetadataSync {
             .flatMap { client in
                 client.invoking(RemotingCommand(.getBrokerClusterInfo)).always { _ in client.closeNow() }
             }
-            .map { response in Self.master(of: sync.value.configuration.brokerName, in: response) }
+            .map { response in sync.value.master(in: response, of: address) }
             // A name server that is away is as good as one that does not know the master.
             .flatMapErrorThrowing { _ in nil }
             .flatMap { answer in
@@ -195,6 +197,18 @@ package final class MetadataSync {
 
     /// Bytes of a name server's answer that are read on the loop: the addresses of some thousands of brokers.
     static let clusterInfoBytesMax = 1 << 20
+
+    private func master(in response: RemotingCommand, of nameServer: String) -> HostPort? {
+        if response.body.count > Self.clusterInfoBytesMax, !longAnswers.contains(nameServer) {
+            longAnswers.insert(nameServer)
+            logger.warning(
+                """
+                name server \(nameServer) names brokers in \(response.body.count) bytes, more than a slave reads \
+                (\(Self.clusterInfoBytesMax)): the master is not found there; set haMasterAddress
+                """)
+        }
+        return Self.master(of: configuration.brokerName, in: response)
+    }
 
     /// As the name server knows it; nil: it does not, or its answer is too long to be read.
     static func master(of brokerName: String, in response: RemotingCommand) -> HostPort? {

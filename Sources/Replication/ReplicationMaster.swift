@@ -91,7 +91,7 @@ package final class ReplicationMaster {
             generation = log.generation
             // The log may have lost its end; until it is open again nothing is known of it.
             mustRecount = true
-            publisher.recount(0)
+            publisher.isUnknown()
         }
         for slave in slaves.values { slave.pump() }
         guard let state = log.state, mustRecount || publisher.acknowledged > state.written else { return }
@@ -169,6 +169,13 @@ package final class AckPublisher {
         segment.atomicStore(slot: ReplicationSlot.connectedSlaves, UInt64(slaves))
         // A slave is first sent to after this: either that finds what was written, or broker-store sees the slave.
         SharedSegment.fence()
+        EventFD.signal(event)
+    }
+
+    /// The log is another one, and what slaves have of it is not known: an offset that no log reaches says so.
+    func isUnknown() {
+        acknowledged = 0
+        segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, UInt64(Int64.max))
         EventFD.signal(event)
     }
 

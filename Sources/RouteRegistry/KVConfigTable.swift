@@ -80,8 +80,10 @@ package struct KVConfigTable: Equatable, Sendable {
     package mutating func put(namespace: String, key: String, value: String) -> Bool {
         let former = table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
         let growth = Self.bytes(namespace, key, value) - former
+        // A file of an earlier version may have more: what makes it no larger is taken.
         func isFull() -> Bool {
-            bytes + growth + (table[namespace] == nil ? Self.encoded(namespace) : 0) > Self.bytesMax
+            let all = growth + (table[namespace] == nil ? Self.encoded(namespace) : 0)
+            return all > 0 && bytes + all > Self.bytesMax
         }
         if isFull() { removeEmptied() }
         guard !isFull() else { return false }

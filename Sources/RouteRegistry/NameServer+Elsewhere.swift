@@ -103,8 +103,8 @@ extension NameServer {
     func registerElsewhere(
         _ request: RegistrationRequest, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) {
-        if let refusal = tables.refusal(of: request.broker) {
-            return connection.respond(to: frame.returnAddress, .systemError, remark: refusal)
+        if let refusal = refusal(of: request.broker) {
+            return connection.respond(to: frame.returnAddress, refusal.code, remark: refusal.remark)
         }
         let bytes = [UInt8](frame.body)
         make(frame.returnAddress, connection) {
@@ -115,9 +115,7 @@ extension NameServer {
             switch parsed {
             case .success(let body):
                 // Others have registered meanwhile.
-                if let refusal = tables.refusal(of: request.broker) {
-                    return finish(Answer(code: .systemError, remark: refusal))
-                }
+                if let refusal = refusal(of: request.broker) { return finish(refusal) }
                 guard let entry = beginRegistration(request, body, connection.id) else {
                     return finish(.damagedRegistration)
                 }

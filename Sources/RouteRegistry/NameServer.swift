@@ -416,10 +416,18 @@ package final class NameServer: RemotingService {
 
     /// Enters what a broker has registered.
     func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
-        if let refusal = tables.refusal(of: request.broker) { return Answer(code: .systemError, remark: refusal) }
+        if let refusal = refusal(of: request.broker) { return refusal }
         guard var entry = beginRegistration(request, body, connection) else { return .damagedRegistration }
         tables.apply(&entry.topics, atMost: .max)
         return registered(entry)
+    }
+
+    /// The answer to a broker that is not registered; nil: it may be.
+    func refusal(of broker: BrokerRegistration) -> Answer? {
+        guard let reason = tables.refusal(of: broker) else { return nil }
+        logger.warning(
+            "broker \(broker.brokerName.prefix(64)) at \(broker.brokerAddr.prefix(64)) is not registered: \(reason)")
+        return Answer(code: .systemError, remark: reason)
     }
 
     /// A registration whose topics are being entered.
@@ -454,6 +462,12 @@ package final class NameServer: RemotingService {
         var answer = Answer.ok
         if let master {
             answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
+        }
+        if entry.topics.refused > 0 {
+            answer.remark =
+                "\(entry.topics.refused) topics were not registered: a broker may have "
+                + "\(RouteTables.topicsOfBrokerMax), all together \(RouteTables.topicsMax), names "
+                + "\(RouteTables.topicBytesMax) bytes; delete topics"
         }
         if let order = kvBody(KVConfigTable.orderTopicConfig) { answer.body = order }
         return answer

@@ -81,6 +81,8 @@ package struct RouteTables: Sendable {
         package var haServerAddr: String
         /// When that connection closed.
         package var closedAt: Int64?
+        /// Some of its topics were refused: each of its registrations tries again, as there may be room now.
+        package var isPartial = false
     }
 
     /// Why and what changed, for the log.
@@ -154,7 +156,7 @@ package struct RouteTables: Sendable {
         var gone: ArraySlice<String> = []
         var topics: ArraySlice<TopicConfig> = []
         /// How many were not taken.
-        fileprivate var refused = 0
+        package fileprivate(set) var refused = 0
 
         /// Everything is entered.
         package fileprivate(set) var isDone = false
@@ -261,14 +263,16 @@ package struct RouteTables: Sendable {
             events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
         }
         if pending.refused > 0 {
+            liveTable[pending.brokerAddr]?.isPartial = true
             events.append(.topicsRefused(broker: pending.brokerName, count: pending.refused))
         }
         pending.isDone = true
     }
 
-    /// True when the name server has not this version of the broker's topics.
+    /// True when the name server has not this version of the broker's topics, or not all of them.
     package func hasChanged(_ brokerAddr: String, dataVersion: DataVersion) -> Bool {
-        liveTable[brokerAddr]?.dataVersion != dataVersion
+        guard let live = liveTable[brokerAddr], !live.isPartial else { return true }
+        return live.dataVersion != dataVersion
     }
 
     /// Of the topics it registered last; nil when it is not registered.

@@ -35,9 +35,11 @@ import Testing
         }
         #expect(DiskMark(parsing: "slot=1\n") == nil)
         // The register of disks would have a line with other words.
-        for (id, name) in [("1", "broker a"), ("1 2", "b"), ("1", "b\t"), ("1", "b\u{1}"), ("1", "b\u{2003}c")] {
+        for (id, name) in [("1", "broker a"), ("1 2", "b"), ("1", "b\t"), ("1", "b\u{1}")] {
             #expect(DiskMark(parsing: "id=\(id)\nbrokerName=\(name)\n") == nil, "\(id) \(name)")
         }
+        // A broker may be called so.
+        #expect(DiskMark(parsing: "id=1\nbrokerName=b\u{3000}c\n")?.brokerName == "b\u{3000}c")
         func slot(_ text: String) -> Int?? { DiskMark(parsing: "id=1\r\nslot=\(text)\r\nbrokerName=b\r\n").map(\.slot) }
         #expect(slot("0") == 0 && slot("9999") == 9999)
         for text in ["-1", "-98", "10000", "9223372036854775807", "one"] { #expect(slot(text) == nil, "\(text)") }

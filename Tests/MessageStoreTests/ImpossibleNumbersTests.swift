@@ -316,13 +316,14 @@ import Testing
         return bytes
     }
 
-    private func slave(_ folder: String) throws -> Harness {
+    private func slave(_ folder: String, blanks: Int64 = MessageStore.blanksPerPass) throws -> Harness {
         var configuration = StoreConfiguration.small(folder + "/slave")
         configuration.mappedFileSizeCommitLog = 1 << 20
         // RocketMQ's own size: 300 000 entries.
         configuration.mappedFileSizeConsumeQueue = 6_000_000
         configuration.isSlave = true
         let slave = Harness(configuration)
+        slave.store.blanksLeft = blanks
         try slave.store.open()
         return slave
     }
@@ -365,6 +366,35 @@ import Testing
         #expect(queues.allSatisfy { $0.minOffset.rawValue == 0 && $0.maxOffset.rawValue == 4098 })
         #expect(slave.bodies("T", 299) == ["0", "1"])
         try slave.store.close()
+    }
+
+    /// A damaged range of the log held messages of all queues, more than are filled with blanks at once: a replay whose
+    /// queues are gone keeps what lies before, in each of them.
+    @Test(arguments: [1, 30]) func gapsInAReplay(_ behind: Int) throws {
+        let folder = try TemporaryFolder()
+        let (queues, before, lost) = (20, 10, 20)
+        let bytes = try log(queues: queues, messages: before + lost + behind, folder: folder.path) { $1 }
+        let slave = try slave(folder.path)
+        _ = bytes.withUnsafeBytes { slave.store.appendReplicated(at: PhysicalOffset(0), $0) }
+        try slave.store.commitTick()
+        for _ in 0..<3 { slave.maintain(2000) }
+        let queue = try #require(slave.store.consumeQueue(topic: "T", queueID: 0))
+        let ends = try [before, before + lost].map { number in
+            try #require(try slave.store.queueFiles.entry(queue, at: QueueOffset(Int64(number)))).physicalOffset.rawValue
+        }
+        try slave.store.close()
+        try FileManager.default.removeItem(atPath: folder.path + "/slave/consumequeue")
+        let file = try FileHandle(forUpdating: URL(filePath: folder.path + "/slave/commitlog/00000000000000000000"))
+        try file.seek(toOffset: UInt64(ends[0]))
+        try file.write(contentsOf: [UInt8](repeating: 0xFF, count: Int(ends[1] - ends[0])))
+        try file.close()
+        let again = try self.slave(folder.path, blanks: 50)
+        let all = try (0..<queues).map { try #require(again.store.consumeQueue(topic: "T", queueID: Int32($0))) }
+        let end = Int64(before + lost + behind)
+        #expect(all.allSatisfy { $0.minOffset.rawValue == 0 && $0.maxOffset.rawValue == end })
+        let bodies = (0..<before).map { "\($0)" } + (before + lost..<Int(end)).map { "\($0)" }
+        #expect((0..<queues).allSatisfy { again.bodies("T", Int32($0)) == bodies })
+        try again.store.close()
     }
 
     /// One record's queue offset has one wrong bit, which no checksum of RocketMQ's covers: its own entry is lost and

@@ -688,6 +688,19 @@ struct LargeBodyTests {
         #expect((60_000..<61_000).contains(worst.bytes) && worst.json.bytes().count < worst.bytes + 100)
     }
 
+    @Test("a KV configuration that is above its bound takes what makes it no larger")
+    func kvAboveTheBound() throws {
+        let value = String(repeating: "v", count: KVConfigTable.bytesMax)
+        let json = JSONValue.fields([("configTable", .fields([("N", .fields([("k", .string(value))]))]))])
+        var refused = 0
+        var table = KVConfigTable(json: json, refused: &refused)
+        #expect(refused == 0 && table.bytes > KVConfigTable.bytesMax)
+        let (larger, other) = (value + "v", table.put(namespace: "N", key: "more", value: "v"))
+        let grows = table.put(namespace: "N", key: "k", value: larger)
+        let shrinks = table.put(namespace: "N", key: "k", value: String(value.dropLast()))
+        #expect(!other && !grows && shrinks)
+    }
+
     @Test("namespaces whose keys are deleted take room, and give way to what is put; long names are refused")
     func emptiedNamespaces() async throws {
         var table = KVConfigTable()

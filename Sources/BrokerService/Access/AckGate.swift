@@ -218,8 +218,10 @@ final class AckGate {
         if conditions.syncMaster {
             let slaves = environment.platform.slaves
             let replicated = known(slaves.ackOffset)
-            slaveAckOffset = max(slaveAckOffset, replicated)
-            if slaves.count == 0 || written - replicated > conditions.slaveFallBehindMax {
+            slaveAckOffset = max(slaveAckOffset, replicated ?? 0)
+            // What slaves have is not known in the first moments after a restart: then it waits.
+            let areBehind = replicated.map { written - $0 > conditions.slaveFallBehindMax } ?? false
+            if slaves.count == 0 || areBehind {
                 // The message is stored; its sender learns that no slave has it.
                 answer(ack, .slaveNotAvailable, offsets: offsets[...])
                 return entry.needsFlush
@@ -250,14 +252,14 @@ final class AckGate {
     }
 
     func replicated(to offset: Int64) {
-        slaveAckOffset = max(slaveAckOffset, known(offset))
+        slaveAckOffset = max(slaveAckOffset, known(offset) ?? 0)
         release()
     }
 
-    /// What slaves have of this log. An offset beyond its end is of another: the replication worker has not yet seen
-    /// that the log is shorter than before a restart.
-    private func known(_ acknowledged: Int64) -> Int64 {
-        acknowledged <= store.writtenOffset.rawValue ? acknowledged : 0
+    /// What slaves have of this log; nil: that is not known yet. An offset beyond the log's end is of another log: the
+    /// replication worker has not yet seen that this one is shorter, or says that it looks.
+    private func known(_ acknowledged: Int64) -> Int64? {
+        acknowledged <= store.writtenOffset.rawValue ? acknowledged : nil
     }
 
     private func release() {

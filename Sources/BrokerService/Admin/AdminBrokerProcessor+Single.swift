@@ -29,7 +29,7 @@ extension AdminBrokerProcessor {
     }
 
     /// Topics of one list (18).
-    private static let topicsOfListMax = 1000
+    private static let topicsOfListMax = 2000
 
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without
     /// a change when one of them is as it was before; here the others are changed.
@@ -42,14 +42,18 @@ extension AdminBrokerProcessor {
                     + "several requests")
         }
         var accepted: [TopicConfig] = []
-        var names: Set<String> = []
-        for config in list where !names.insert(config.topicName).inserted {
+        var wanted: [String: TopicConfig] = [:]
+        for config in list {
+            guard let former = wanted.updateValue(config, forKey: config.topicName), former != config else { continue }
             return request.answer(
                 .invalidParameter,
-                remark: "the list names topic \(config.topicName.prefix(128)) twice; nothing was changed")
+                remark: "the list names topic \(config.topicName.prefix(128)) twice, in different ways; nothing was "
+                    + "changed")
         }
-        var copies = WaitingCopies(of: names)
+        var copies = WaitingCopies(of: Set(wanted.keys))
         for var config in list {
+            // One of two that say the same is enough.
+            guard wanted.removeValue(forKey: config.topicName) != nil else { continue }
             if let remark = refusal(ofTopic: config.topicName) {
                 return request.answer(.invalidParameter, remark: remark)
             }

@@ -62,17 +62,20 @@ final class ClientContext {
 /// The last heartbeats of all clients: some hundred bytes each, but 1 MiB if a client likes.
 final class KeptHeartbeats {
     /// One that is beyond is not kept: after a restart its client registers with its next one, within 30 s.
-    var bytesMax = 64 << 20
+    var bytesMax = 128 << 20
     /// Of those that are kept.
     private(set) var bytes = 0
 
     /// The client has said this, in place of what it said before; nil: that is not true any more.
-    func keep(_ said: ClientContext.Heartbeat?, of client: ClientContext) {
+    /// - Returns: whether it is kept.
+    @discardableResult
+    func keep(_ said: ClientContext.Heartbeat?, of client: ClientContext) -> Bool {
         bytes -= client.said?.body.count ?? 0
         client.said = nil
-        guard let said, !client.connection.isClosed, bytes + said.body.count <= bytesMax else { return }
+        guard let said, !client.connection.isClosed, bytes + said.body.count <= bytesMax else { return false }
         bytes += said.body.count
         client.said = said
+        return true
     }
 }
 

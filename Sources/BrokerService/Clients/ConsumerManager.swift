@@ -3,7 +3,7 @@ import RemotingProtocol
 /// What one group wants from one topic, as its clients stated it in a heartbeat, with the filter made of it.
 final class Subscription {
     private(set) var data: SubscriptionData
-    let filter: SubscriptionFilter
+    private(set) var filter: SubscriptionFilter
 
     init(_ data: SubscriptionData, filter: SubscriptionFilter) {
         self.data = data
@@ -22,9 +22,11 @@ final class Subscription {
                     && SubscriptionFilter.isTagType(other.data.expressionType))
     }
 
-    /// The same was received again, later: one object serves all clients that agree.
-    func renew(version: Int64) {
-        if version > data.subVersion { data.subVersion = version }
+    /// The same was received again, later: one object serves all clients that agree. An expression that found no room
+    /// before may have some now.
+    func renew(by other: Subscription) {
+        if other.subVersion > subVersion { data.subVersion = other.subVersion }
+        filter = other.filter
     }
 }
 
@@ -137,7 +139,7 @@ final class ConsumerGroup {
             guard let all = wishes[said.topic],
                 let wish = all.told.first(where: { $0.subscription.selectsTheSame(as: said) })
             else { return said }
-            wish.subscription.renew(version: said.subVersion)
+            wish.subscription.renew(by: said)
             // It may be the newest now.
             if all.told.count + all.beyond > 1 { noteNewest(wish.subscription) }
             return wish.subscription

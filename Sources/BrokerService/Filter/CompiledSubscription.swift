@@ -33,6 +33,8 @@ final class CompiledSubscription {
     var waiters: [() -> Void] = []
     /// The wait ends by itself, with or without an answer.
     var hasDeadline = false
+    /// It is in no table, and is never compiled: the expressions in use left no room for it.
+    var hasNoRoom = false
     /// The filter worker that serves it.
     var worker = 0
     /// The plugins it calls besides its own type's, once a worker has reported them.

@@ -241,6 +241,8 @@ package final class FilterLink {
     func remember(
         _ subscription: CompiledSubscription, type: UnsafeRawBufferPointer?, expression: UnsafeRawBufferPointer
     ) {
+        // One that found no room is asked for again.
+        guard !subscription.hasNoRoom else { return }
         recent.add(subscription, type, expression)
     }
 
@@ -285,14 +287,16 @@ package final class FilterLink {
             + "several groups"
     }
 
-    /// The read asks again by name when it is repeated.
+    /// The next read that names it, or the next heartbeat, asks again.
     private static func noRoom(_ type: String, _ expression: String) -> CompiledSubscription {
-        CompiledSubscription(
+        let subscription = CompiledSubscription(
             type: type, expression: expression,
             .unavailable(
                 reason: "the expressions that clients use now take \(heldBytesMax >> 20) MiB, no other is taken; "
                     + "shorten them, or use the same in more groups",
                 untilMilliseconds: .max))
+        subscription.hasNoRoom = true
+        return subscription
     }
 
     /// Starts what must be (re)compiled; call before looking at the state.

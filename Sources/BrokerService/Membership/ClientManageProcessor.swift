@@ -19,6 +19,7 @@ final class ClientManageProcessor {
     let heartbeats = KeptHeartbeats()
     private var givenBack = LocksGivenBack()
     private var isArmed = false
+    private var saidNotKept = false
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
@@ -99,12 +100,6 @@ final class ClientManageProcessor {
                 "group [\(group.groupName.prefix(64))] subscribes to \(group.subscriptionDataSet.count) topics, at "
                 + "most \(Self.subscriptionsMax): divide them among several groups"
         }
-        for group in data.consumerDataSet {
-            for wanted in group.subscriptionDataSet {
-                let reason = FilterLink.refusal(type: wanted.expressionType, expression: wanted.subString)
-                if let reason { return "group [\(group.groupName.prefix(64))]: \(reason)" }
-            }
-        }
         var groups = data.consumerDataSet.count + data.producerGroups.count
         if groups + client.consumerGroups.count + client.producerGroups.count > Self.groupsMax {
             groups =
@@ -141,7 +136,14 @@ final class ClientManageProcessor {
         _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool,
         then: @escaping () -> Void
     ) {
-        heartbeats.keep(said, of: client)
+        if !heartbeats.keep(said, of: client), !saidNotKept, !client.connection.isClosed {
+            saidNotKept = true
+            environment.logger.warning(
+                """
+                the heartbeats of all clients have more than \(heartbeats.bytesMax) bytes: after a restart a client \
+                whose heartbeat is not kept, such as \(data.clientID), is a member again with its next one, within 30 s
+                """)
+        }
         // It goes into the journal of claims, where it stays longer than the connection.
         if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
         let info = ClientChannelInfo(
@@ -185,9 +187,7 @@ final class ClientManageProcessor {
             ConsumerManager.Registration(
                 group: consumer.groupName, consumeType: consumer.consumeType, messageModel: consumer.messageModel,
                 consumeFromWhere: consumer.consumeFromWhere,
-                subscriptions: consumer.subscriptionDataSet.map { data in
-                    Subscription(data, filter: filters.filter(type: data.expressionType, expression: data.subString))
-                }),
+                subscriptions: consumer.subscriptionDataSet.map(subscription)),
             info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
         if changed {
             environment.logger.info("consumer \(info.clientID) at \(client.address) in group \(consumer.groupName)")
@@ -200,6 +200,19 @@ final class ClientManageProcessor {
                 )
             }
         }
+    }
+
+    /// What a heartbeat says. An expression that is too long is refused when it is read by: the client's other groups
+    /// are served. Nothing of its text is kept.
+    private func subscription(_ data: SubscriptionData) -> Subscription {
+        let filter = filters.filter(type: data.expressionType, expression: data.subString)
+        guard case .compiled(let compiled) = filter,
+            FilterLink.refusal(type: data.expressionType, expression: data.subString) != nil
+        else { return Subscription(data, filter: filter) }
+        let short = SubscriptionData(
+            topic: data.topic, subString: compiled.expression, subVersion: data.subVersion,
+            expressionType: compiled.type)
+        return Subscription(short, filter: filter)
     }
 
     /// Nothing is named after a group of producers: RocketMQ takes any name, and here it is one line of text.

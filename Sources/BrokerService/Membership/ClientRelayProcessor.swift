@@ -14,6 +14,9 @@ final class ClientRelayProcessor {
     /// Requests a member has not answered, and bytes it has not taken; beyond them it is asked nothing more.
     static let unansweredMax = 16
     static let unsentBytesMax = 4 << 20
+    /// Requests of one asker that wait for members, at most: no further request of it is read meanwhile. A tool may
+    /// share its connection with consumers, which must not wait for a client that hangs.
+    static let waitingMax = 16
     /// Members one request for their status (223) asks, and bytes of what one of them answers.
     static let membersMax = 256
     static let statusBytesMax = 256 << 10
@@ -24,6 +27,7 @@ final class ClientRelayProcessor {
     private let answers: TableAnswers
     private let notifier: GroupNotifier
     private let claims: GroupClaims
+    private let waiting = WaitingAskers(max: waitingMax)
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ answers: TableAnswers,
@@ -71,12 +75,12 @@ final class ClientRelayProcessor {
         if !body.isEmpty { fields["brokerName"] = environment.configuration.brokerName }
         let forwarded = RemotingCommand(code: request.frame.code, extFields: fields, body: body)
         let asker = request.asker
-        let isHeld = hold(asker, whileAsking: [target])
+        let isCounted = begin(asker, asking: [target])
         target.client.connection.request(
             forwarded, serialization: asker.address.serialization, timeout: Self.answerTimeout
         )
         .assumeIsolated().whenComplete { [self] result in
-            if isHeld { asker.client.connection.awaitsAnswer = false }
+            if isCounted { waiting.end(asker.client.connection) }
             switch result {
             case .success(let answer):
                 asker.client.connection.write { buffer in
@@ -103,12 +107,12 @@ final class ClientRelayProcessor {
         return connection.unansweredRequests < unansweredMax && connection.outboundBytes <= unsentBytesMax
     }
 
-    /// No further request of the asker's is read until it is answered. One that is asked itself goes on: its answer
-    /// comes on the same connection.
-    /// - Returns: whether it is held.
-    private func hold(_ asker: Asker, whileAsking members: [ClientChannelInfo]) -> Bool {
+    /// The asker's request waits for these. One that is asked itself goes on: its answer comes on the same connection.
+    /// - Parameter weight: 307 and 309 ask one member, 223 may ask all of a group.
+    /// - Returns: whether it counts, and is to be ended.
+    private func begin(_ asker: Asker, asking members: [ClientChannelInfo], weight: Int = 1) -> Bool {
         guard !members.contains(where: { $0.client === asker.client }) else { return false }
-        asker.client.connection.awaitsAnswer = true
+        waiting.begin(asker.client.connection, weight: weight)
         return true
     }
 
@@ -252,7 +256,7 @@ final class ClientRelayProcessor {
             return asker.answer(
                 .systemError,
                 remark: "consumer group [\(group)] has \(members.count) members, and at most \(Self.membersMax) are "
-                    + "asked: name one (mqadmin consumerStatus -i clientId)")
+                    + "asked: name one (mqadmin getConsumerStatus -i clientId)")
         }
         let asked = members.filter(Self.takesRequests)
         guard !asked.isEmpty else {
@@ -267,8 +271,8 @@ final class ClientRelayProcessor {
         var bytes = 0
         var left = asked.count
         var toAsk = asked[...]
-        let isHeld = hold(asker, whileAsking: asked)
-        let ask = { [answers, storage, logger = environment.logger] (member: ClientChannelInfo) in
+        let isCounted = begin(asker, asking: asked, weight: Self.waitingMax)
+        let ask = { [answers, storage, waiting, logger = environment.logger] (member: ClientChannelInfo) in
             member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated().whenComplete { result in
                 if case .success(let answer) = result, answer.responseCode == .success {
                     bytes += answer.body.count
@@ -287,8 +291,8 @@ final class ClientRelayProcessor {
                 let found = statuses
                 statuses = []
                 storage.scheduleTick()
+                if isCounted { waiting.end(asker.client.connection, weight: Self.waitingMax) }
                 guard bytes <= TableAnswers.bytesMax else {
-                    if isHeld { asker.client.connection.awaitsAnswer = false }
                     return TableAnswers.refuse(asker, atMost: TableAnswers.bytesMax)
                 }
                 // Few entries of a few bytes are read at once; the others on the thread that makes the answer.

@@ -12,7 +12,7 @@ final class QueryAssignmentProcessor {
     private let routes: any TopicRoutes
     /// Questions of one connection that wait for a name server, at most: no further request of it is read meanwhile.
     static let waitingMax = 16
-    private var waiting: [ObjectIdentifier: Int] = [:]
+    private let waiting = WaitingAskers(max: waitingMax)
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ keeper: TableKeeper, _ routes: any TopicRoutes
@@ -58,7 +58,7 @@ final class QueryAssignmentProcessor {
         var waits = false
         routes.readableQueues(of: body.topic) { [unowned self] queues in
             isAnswered = true
-            if waits { waitsNoMore(connection) }
+            if waits { waiting.end(connection) }
             guard !connection.isClosed else { return }
             guard case .all(let queues) = queues else {
                 return asker.answer(
@@ -70,15 +70,7 @@ final class QueryAssignmentProcessor {
         }
         guard !isAnswered else { return }
         waits = true
-        let count = (waiting[ObjectIdentifier(connection)] ?? 0) + 1
-        waiting[ObjectIdentifier(connection)] = count
-        if count == Self.waitingMax { connection.awaitsAnswer = true }
-    }
-
-    private func waitsNoMore(_ connection: RemotingConnection) {
-        let count = waiting[ObjectIdentifier(connection)] ?? 0
-        waiting[ObjectIdentifier(connection)] = count > 1 ? count - 1 : nil
-        if count == Self.waitingMax { connection.awaitsAnswer = false }
+        waiting.begin(connection)
     }
 
     private func answer(_ body: QueryAssignmentRequestBody, _ queues: [MessageQueue]) -> [UInt8] {

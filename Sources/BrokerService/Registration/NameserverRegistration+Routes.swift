@@ -43,7 +43,7 @@ struct KnownRoutes {
     }
 
     /// Requests that wait for the route of one topic, at most; more are answered with what is known.
-    static let waitersMax = 256
+    static let waitersMax = 1024
 
     func isFull(_ topic: String) -> Bool { waiting(for: topic) >= Self.waitersMax }
 

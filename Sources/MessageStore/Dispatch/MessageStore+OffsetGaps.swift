@@ -52,6 +52,28 @@ extension MessageStore {
         offset - queue.maxOffset <= min(queue.entriesPerFile, blanksLeft)
     }
 
+    /// As above. A replay makes room by writing the blanks there are. All its queues may lack what one damaged log file
+    /// held, and together no more than that.
+    private func makesRoom(before offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
+        if hasBlanks(before: offset, queue) { return true }
+        let gap = offset - queue.maxOffset
+        guard !isOpen, gap <= min(queue.entriesPerFile, Self.blanksPerPass, skippedMessages) else { return false }
+        skippedMessages -= gap
+        do throws(SystemError) {
+            try markOwned()
+            while let next = dirtyQueues.last {
+                if !next.isRemoved { try queueFiles.write(next) }
+                next.isDirty = false
+                dirtyQueues.removeLast()
+            }
+        } catch {
+            logger.error("queues could not be written in a replay: \(error); free the disk, or look at it")
+            return false
+        }
+        blanksLeft = Self.blanksPerPass
+        return true
+    }
+
     /// Whether a cut to the offset takes only the newest entry and the blanks before it. Its number was wrong then.
     private func onlyBlanksGo(from offset: QueueOffset, _ queue: ConsumeQueue) -> Bool {
         do throws(SystemError) {
@@ -99,7 +121,7 @@ extension MessageStore {
     func decideWithoutNext() {
         for record in waiting.values {
             if record.queue.maxOffset == record.maximum, !record.queue.isRemoved, record.isLikely,
-                record.offset < record.maximum || record.queue.isEmpty || hasBlanks(before: record.offset, record.queue)
+                record.offset < record.maximum || record.queue.isEmpty || makesRoom(before: record.offset, record.queue)
             {
                 accept(record)
             } else {
@@ -133,7 +155,7 @@ extension MessageStore {
             restart(queue, at: offset)
         } else if maximum.rawValue == 0, queue.lastFile < queue.firstFile {
             queue.reset(minimum: offset, maximum: offset, written: offset)
-        } else if queue.isEmpty || !hasBlanks(before: offset, queue) {
+        } else if queue.isEmpty || !makesRoom(before: offset, queue) {
             jump(queue, to: offset)
         } else {
             blanksLeft -= offset - maximum

@@ -37,8 +37,13 @@ extension MessageStore {
             lost
             """
         )
-        log.dispatch(to: next)
+        skip(to: next)
         return true
+    }
+
+    private func skip(to next: PhysicalOffset) {
+        skippedMessages += (next - log.dispatched) / Int64(CommitLogRecord.minimumSize)
+        log.dispatch(to: next)
     }
 
     /// Entries that point past the log's end go. Their messages were lost with the log's end, or the entries are
@@ -60,7 +65,7 @@ extension MessageStore {
         while case .damaged = dispatchWindows(upTo: end, [.verify, .queuesOnly]),
             let next = nextRecord(from: log.dispatched + 1), next < end
         {
-            log.dispatch(to: next)
+            skip(to: next)
         }
         decideWaitingRecords()
     }

@@ -69,6 +69,18 @@ import Testing
         #expect(try connection.send(topic: "Double").code == ResponseCode.flushSlaveTimeout.rawValue)
     }
 
+    @Test("SYNC_MASTER waits while it is not known what slaves have, and does not take them for far behind")
+    func unknownAcknowledgement() throws {
+        let harness = try BrokerHarness(
+            [("brokerRole", "SYNC_MASTER"), ("slaveTimeout", "200"), ("haSlaveFallbehindMax", "1")],
+            onPlatform: { platform, _ in platform.slaves = (1, .max) })
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        #expect(try connection.send(topic: "Double").code == ResponseCode.flushSlaveTimeout.rawValue)
+        try harness.onLoop { _ in harness.platform.slaves.ackOffset = 0 }
+        #expect(try connection.send(topic: "Double").code == ResponseCode.slaveNotAvailable.rawValue)
+    }
+
     @Test("a write the disk refuses is answered with its cause, and leaves no hole", arguments: [ENOSPC, EIO])
     func failedWrite(_ error: Int32) throws {
         let disk = FailingDisk()
