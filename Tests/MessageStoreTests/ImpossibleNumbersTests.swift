@@ -380,7 +380,8 @@ import Testing
         for _ in 0..<3 { slave.maintain(2000) }
         let queue = try #require(slave.store.consumeQueue(topic: "T", queueID: 0))
         let ends = try [before, before + lost].map { number in
-            try #require(try slave.store.queueFiles.entry(queue, at: QueueOffset(Int64(number)))).physicalOffset.rawValue
+            try #require(try slave.store.queueFiles.entry(queue, at: QueueOffset(Int64(number)))).physicalOffset
+                .rawValue
         }
         try slave.store.close()
         try FileManager.default.removeItem(atPath: folder.path + "/slave/consumequeue")
