@@ -34,6 +34,8 @@ package final class RemotingConnection {
     package var awaitsAnswer = false {
         didSet { if oldValue, !self.awaitsAnswer, !isClosed { markDirty() } }
     }
+    /// Requests of this peer that wait for the answer of another one, while further ones are read.
+    package var answersOwed = 0
     /// True from the moment closing began: nothing is read, handled or written any more.
     package private(set) var isClosed = false
 
@@ -237,9 +239,10 @@ package final class RemotingConnection {
         }
     }
 
-    /// Nothing is half read, nothing half written, no answer of the peer's is awaited: the next process can go on here.
+    /// Nothing is half read or half written, no answer is owed, none of the peer's is awaited: the next process can go on
+    /// here.
     var isClean: Bool {
-        !isClosed && !awaitsAnswer && pending.isEmpty && outboundBytes == 0
+        !isClosed && !awaitsAnswer && answersOwed == 0 && pending.isEmpty && outboundBytes == 0
             && handler?.hasUnhandledBytes == false
     }
 

@@ -24,7 +24,8 @@ package final class ReplicationMaster {
     private var isStopped = false
     /// Of the broker-store whose log the slaves were compared with last.
     private var generation: UInt64
-    private var mustRecount = false
+    /// Also at the start: slaves may have reported before the store was open.
+    private var mustRecount = true
 
     package init(
         eventLoop: any EventLoop, log: MasterLog, times: HATimes = HATimes(), batchSize: Int = 32 * 1024,

@@ -81,7 +81,7 @@ package struct RouteTables: Sendable {
         package var haServerAddr: String
         /// When that connection closed.
         package var closedAt: Int64?
-        /// Some of its topics were refused: each of its registrations tries again, as there may be room now.
+        /// Some of its topics found no room: each of its registrations tries again, as there may be some now.
         package var isPartial = false
     }
 
@@ -157,6 +157,8 @@ package struct RouteTables: Sendable {
         var topics: ArraySlice<TopicConfig> = []
         /// How many were not taken.
         package fileprivate(set) var refused = 0
+        /// Some of these for want of room.
+        fileprivate var mayFitLater = false
 
         /// Everything is entered.
         package fileprivate(set) var isDone = false
@@ -222,10 +224,16 @@ package struct RouteTables: Sendable {
             brokerName: broker.brokerName, brokerAddr: broker.brokerAddr, version: broker.topics.dataVersion,
             isNew: liveTable[broker.brokerAddr] == nil)
         if broker.brokerID == 0, isBack { topics.gone = self.topics(of: broker.brokerName, notIn: broker.topics)[...] }
-        if broker.brokerID == 0,
-            isFirst || isBack || hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
-        {
-            topics.topics = broker.topics.topicConfigTable[...]
+        if broker.brokerID == 0 {
+            if isFirst || isBack || dataVersion(of: broker.brokerAddr) != broker.topics.dataVersion {
+                topics.topics = broker.topics.topicConfigTable[...]
+            } else if liveTable[broker.brokerAddr]?.isPartial == true {
+                // What an operator has changed here meanwhile stays, such as a wiped permission.
+                topics.topics =
+                    broker.topics.topicConfigTable.filter { topic in
+                        topicQueueTable[topic.topicName]?[broker.brokerName] == nil
+                    }[...]
+            }
         }
         liveTable.updateValue(
             LiveBroker(
@@ -254,7 +262,10 @@ package struct RouteTables: Sendable {
                 left -= 1
             }
             while left > 0, let topic = pending.topics.popFirst() {
-                if !update(topic, on: pending.brokerName) { pending.refused += 1 }
+                if !update(topic, on: pending.brokerName) {
+                    pending.refused += 1
+                    if topic.topicName.utf8.count <= Self.topicBytesMax { pending.mayFitLater = true }
+                }
                 left -= 1
             }
             guard pending.gone.isEmpty, pending.topics.isEmpty else { return }
@@ -263,7 +274,7 @@ package struct RouteTables: Sendable {
             events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
         }
         if pending.refused > 0 {
-            liveTable[pending.brokerAddr]?.isPartial = true
+            if pending.mayFitLater { liveTable[pending.brokerAddr]?.isPartial = true }
             events.append(.topicsRefused(broker: pending.brokerName, count: pending.refused))
         }
         pending.isDone = true

@@ -31,8 +31,8 @@ package enum ReplicationSlot {
     /// that `written` moved. The replication worker that raises it looks at `written` after a fence
     /// (`SharedSegment.fence`), as broker-store looks here after it has stored `written`.
     @inlinable package static var connectedSlaves: Int { 1 }
-    /// The most any slave has reported it has: a physical offset. Goes back only when broker-store has started again,
-    /// whose log may be shorter; until its log was looked at it is 2^63-1, which says that it is not known.
+    /// The most any slave has reported it has: a physical offset. Goes back only when broker-store or replication has
+    /// started again: the log may be shorter. Until that was looked at it is 0, or 2^63-1: it is not known.
     @inlinable package static var slaveAckOffset: Int { 2 }
     /// Milliseconds since 1970 of the last report of any slave.
     @inlinable package static var lastAckMilliseconds: Int { 3 }

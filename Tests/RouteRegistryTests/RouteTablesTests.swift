@@ -170,10 +170,12 @@ struct RouteTablesTests {
         // The same version again: there may be room now for what was refused.
         var broker = Self.broker("a", addr: "a:1", topics: topics)
         #expect(tables.hasChanged("a:1", dataVersion: broker.topics.dataVersion))
+        #expect(tables.wipeWritePermission(of: "a") == RouteTables.topicsOfBrokerMax)
         tables.delete(topic: "t9")
         broker.topics.topicConfigTable.removeAll { ["t9", long.topicName].contains($0.topicName) }
         _ = tables.register(broker, connection: 1, now: 0)
         #expect(!tables.hasChanged("a:1", dataVersion: broker.topics.dataVersion))
+        #expect(tables.route(of: "t5")?.queueDatas.first?.perm == 4)
         #expect(tables.route(of: "one more") != nil && tables.topicCount == RouteTables.topicsOfBrokerMax)
         _ = tables.register(Self.broker("b", addr: "b:1", topics: [topics[1]]), connection: 2, now: 0)
         tables.unregister(clusterName: "C", brokerAddr: "a:1", brokerName: "a", brokerID: 0)

@@ -31,7 +31,7 @@ package struct ClientHandOver {
     package var bytes: [UInt8]? {
         guard !entries.isEmpty else { return nil }
         var all: [UInt8] = []
-        // Once and for all: these may be 64 MiB.
+        // Once and for all: these may be 128 MiB.
         all.reserveCapacity(Self.magic.count + 8 + entries.count + 7)
         all += Self.magic
         withUnsafeBytes(of: UInt64(entries.count).bigEndian) { all += $0 }

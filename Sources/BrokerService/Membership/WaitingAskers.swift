@@ -14,6 +14,7 @@ final class WaitingAskers {
     func begin(_ connection: RemotingConnection, weight: Int = 1) {
         let count = (counts[ObjectIdentifier(connection)] ?? 0) + weight
         counts[ObjectIdentifier(connection)] = count
+        connection.answersOwed += 1
         if count >= max { connection.awaitsAnswer = true }
     }
 
@@ -22,6 +23,7 @@ final class WaitingAskers {
         let before = counts[ObjectIdentifier(connection)] ?? 0
         precondition(before >= weight, "a request ends once")
         counts[ObjectIdentifier(connection)] = before > weight ? before - weight : nil
+        connection.answersOwed -= 1
         if before >= max, before - weight < max { connection.awaitsAnswer = false }
     }
 }

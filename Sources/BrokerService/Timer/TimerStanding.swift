@@ -16,10 +16,6 @@ struct TimerStanding {
     /// Another broker is taken to have delivered what was due this long before the last message was stored.
     static let deliveryLagMilliseconds: Int64 = 60_000
 
-    /// The log may be ahead of the clock by so much: a slave's clock behind its master's, a machine whose time is not
-    /// set yet. What was delivered would come a second time.
-    static let clockToleranceMilliseconds: Int64 = 86_400_000
-
     let progress: TimerWheel.Progress
     /// From where in the queue messages are taken in again.
     let replayFrom: Int64
@@ -31,8 +27,9 @@ struct TimerStanding {
     ///   - first: the timer queue's first offset.
     ///   - end: the one after its last.
     ///   - lastStored: when the last message of the log was stored.
-    ///   - now: milliseconds since 1970. Nothing due much later can have been delivered: neither a record's time nor
-    ///     RocketMQ's note has a checksum.
+    ///   - now: milliseconds since 1970. Nothing due later can have been delivered: neither a record's time nor
+    ///     RocketMQ's note has a checksum. A clock that is behind has messages delivered twice; a time to come would
+    ///     lose those that wait, and deliver new ones early.
     init(
         _ files: TimerFiles, progress: TimerWheel.Progress?, first: Int64, end: Int64, follower: Follower,
         lastStored: () -> Int64, now: Int64
@@ -45,17 +42,11 @@ struct TimerStanding {
         replayFrom = min(max(checkpoint?.replayFrom ?? first, first), end)
         known.ingested = min(known.ingested, end)
         if follower != .isOne {
-            func stored() -> Int64 {
-                let last = lastStored()
-                return last <= now +| Self.clockToleranceMilliseconds ? last : now
-            }
-            let apache = try files.apacheNote().map { note in
-                note.delivered <= now ? note.delivered : min(note.delivered, max(now, stored()))
-            }
+            let apache = try files.apacheNote().map { min($0.delivered, now) }
             var elsewhere: Int64?
             if follower == .wasOne || (checkpoint == nil && progress == nil) {
                 // Until now another broker has delivered: the master, or Apache in whose folder this is.
-                elsewhere = apache ?? stored() -| Self.deliveryLagMilliseconds
+                elsewhere = apache ?? min(lastStored(), now) -| Self.deliveryLagMilliseconds
             } else if let apache, apache > known.watermark.due {
                 // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that
                 // passes.

@@ -46,17 +46,6 @@ struct TimerFollowingTests {
         #expect(standing.progress.watermark.due == (isNoted ? now : now - TimerStanding.deliveryLagMilliseconds))
     }
 
-    @Test("a clock that is behind: what was delivered by the log's time does not come again")
-    func clockIsBehind() throws {
-        let folder = TemporaryFolder()
-        let now: Int64 = 1_800_000_000_000
-        let stored = now + TimerStanding.clockToleranceMilliseconds
-        let standing = try TimerStanding(
-            TimerFiles(disk: RealDisk(), storePath: folder.path), progress: nil, first: 0, end: 5, follower: .wasOne,
-            lastStored: { stored }, now: now)
-        #expect(standing.progress.watermark.due == stored - TimerStanding.deliveryLagMilliseconds)
-    }
-
     @Test("a queue that cannot be read is asked again each second, and goes on where it was")
     func unreadable() throws {
         let harness = try BrokerHarness()
