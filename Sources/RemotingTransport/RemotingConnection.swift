@@ -239,8 +239,8 @@ package final class RemotingConnection {
         }
     }
 
-    /// Nothing is half read or half written, no answer is owed, none of the peer's is awaited: the next process can go on
-    /// here.
+    /// Nothing is half read or half written, no answer is owed, none of the peer's is awaited: the next process can go
+    /// on here.
     var isClean: Bool {
         !isClosed && !awaitsAnswer && answersOwed == 0 && pending.isEmpty && outboundBytes == 0
             && handler?.hasUnhandledBytes == false
