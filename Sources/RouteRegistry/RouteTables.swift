@@ -155,6 +155,8 @@ package struct RouteTables: Sendable {
         let isNew: Bool
         var gone: ArraySlice<String> = []
         var topics: ArraySlice<TopicConfig> = []
+        /// Only what is missing is entered: what an operator has changed here stays, such as a wiped permission.
+        fileprivate var addsOnly = false
         /// How many were not taken.
         package fileprivate(set) var refused = 0
         /// Some of these for want of room.
@@ -228,11 +230,8 @@ package struct RouteTables: Sendable {
             if isFirst || isBack || dataVersion(of: broker.brokerAddr) != broker.topics.dataVersion {
                 topics.topics = broker.topics.topicConfigTable[...]
             } else if liveTable[broker.brokerAddr]?.isPartial == true {
-                // What an operator has changed here meanwhile stays, such as a wiped permission.
-                topics.topics =
-                    broker.topics.topicConfigTable.filter { topic in
-                        topicQueueTable[topic.topicName]?[broker.brokerName] == nil
-                    }[...]
+                topics.topics = broker.topics.topicConfigTable[...]
+                topics.addsOnly = true
             }
         }
         liveTable.updateValue(
@@ -262,11 +261,12 @@ package struct RouteTables: Sendable {
                 left -= 1
             }
             while left > 0, let topic = pending.topics.popFirst() {
+                left -= 1
+                if pending.addsOnly, topicQueueTable[topic.topicName]?[pending.brokerName] != nil { continue }
                 if !update(topic, on: pending.brokerName) {
                     pending.refused += 1
                     if topic.topicName.utf8.count <= Self.topicBytesMax { pending.mayFitLater = true }
                 }
-                left -= 1
             }
             guard pending.gone.isEmpty, pending.topics.isEmpty else { return }
         }
