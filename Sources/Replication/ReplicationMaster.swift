@@ -92,7 +92,7 @@ package final class ReplicationMaster {
             generation = log.generation
             // The log may have lost its end; until it is open again nothing is known of it.
             mustRecount = true
-            publisher.isUnknown()
+            publisher.publishUnknown()
         }
         for slave in slaves.values { slave.pump() }
         guard let state = log.state, mustRecount || publisher.acknowledged > state.written else { return }
@@ -174,7 +174,7 @@ package final class AckPublisher {
     }
 
     /// The log is another one, and what slaves have of it is not known: an offset that no log reaches says so.
-    func isUnknown() {
+    func publishUnknown() {
         acknowledged = 0
         segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, UInt64(Int64.max))
         EventFD.signal(event)
