@@ -33,7 +33,16 @@ extension ClaimTable {
         var finished = 0
         var mustSettle = false
         while rest != 0 {
-            if let must = finish(start +| Int64(rest.trailingZeroBitCount), popTime: popTime) {
+            let place = rest.trailingZeroBitCount
+            let offset = start +| Int64(place)
+            // Of the run the rest's first message lies in.
+            if let (taken, must) = finishRun(offset, bits: rest >> UInt64(place), popTime: popTime) {
+                finished += taken.nonzeroBitCount
+                mustSettle = mustSettle || must
+                rest &= ~(UInt64(taken) << UInt64(place))
+                continue
+            }
+            if let must = finish(offset, popTime: popTime) {
                 finished += 1
                 mustSettle = mustSettle || must
             } else {
@@ -43,6 +52,25 @@ extension ClaimTable {
         }
         if mustSettle { settle() }
         return finished
+    }
+
+    /// Finishes several messages of one run at once.
+    /// - Parameters:
+    ///   - offset: of the first of them.
+    ///   - bits: bit i stands for `offset + i`; the first is set.
+    /// - Returns: those that are finished by it, as `bits` has them, and whether `settle` must follow. Nil when the
+    ///   first one lies in no run, or belongs to another delivery.
+    private func finishRun(_ offset: Int64, bits: UInt64, popTime: Int64) -> (bits: UInt32, mustSettle: Bool)? {
+        guard let open, open.singles.isEmpty, let position = open.runs.find(offset) else { return nil }
+        let run = position.run
+        guard run.popTime == popTime else { return nil }
+        let shift = UInt32(truncatingIfNeeded: offset - run.start)
+        let taken = UInt32(truncatingIfNeeded: bits << UInt64(shift)) & run.unfinished
+        open.runs.finish(bits: taken, at: position)
+        let number = taken.nonzeroBitCount
+        count(claimed: run.isDue ? 0 : -number, due: run.isDue ? -number : 0)
+        registry?.journal?.finish(self, offset, bits: taken >> shift)
+        return (taken >> shift, run.isDue || offset == floor || claimedCount + dueCount == 0)
     }
 
     /// Whether `settle` must follow; nil for a stale handle.

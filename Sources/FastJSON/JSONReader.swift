@@ -51,6 +51,9 @@ package struct JSONReader {
     private var offset = 0
     private var depth = 0
     private let limits: Limits
+    /// Of the objects and arrays that are open: each becomes an array of exactly its size when it ends.
+    private var members: [JSONObject.Member] = []
+    private var elements: [JSONValue] = []
 
     private init(_ bytes: UnsafeRawBufferPointer, _ limits: Limits) {
         self.bytes = bytes
@@ -104,13 +107,15 @@ package struct JSONReader {
 
     private mutating func object() throws(JSONError) -> JSONObject {
         try descend()
-        var object = JSONObject()
+        let first = members.count
         while true {
             skipSpace()
             switch try peek() {
             case UInt8(ascii: "}"):
                 offset += 1
                 depth -= 1
+                let object = JSONObject(members: Array(members[first...]))
+                members.removeSubrange(first...)
                 return object
             case UInt8(ascii: ","):
                 offset += 1
@@ -121,7 +126,8 @@ package struct JSONReader {
             skipSpace()
             guard try peek() == UInt8(ascii: ":") else { throw error(.unexpectedByte) }
             offset += 1
-            object.members.append(JSONObject.Member(key: key, isRaw: isRaw, value: try value()))
+            let value = try value()
+            members.append(JSONObject.Member(key: key, isRaw: isRaw, value: value))
             skipSpace()
             let next = try peek()
             guard next == UInt8(ascii: ",") || next == UInt8(ascii: "}") else { throw error(.unexpectedByte) }
@@ -130,20 +136,23 @@ package struct JSONReader {
 
     private mutating func array() throws(JSONError) -> [JSONValue] {
         try descend()
-        var elements: [JSONValue] = []
+        let first = elements.count
         while true {
             skipSpace()
             switch try peek() {
             case UInt8(ascii: "]"):
                 offset += 1
                 depth -= 1
-                return elements
+                let array = Array(elements[first...])
+                elements.removeSubrange(first...)
+                return array
             case UInt8(ascii: ","):
                 offset += 1
                 continue
             default: break
             }
-            elements.append(try value())
+            let value = try value()
+            elements.append(value)
             skipSpace()
             let next = try peek()
             guard next == UInt8(ascii: ",") || next == UInt8(ascii: "]") else { throw error(.unexpectedByte) }
@@ -216,19 +225,32 @@ package struct JSONReader {
             }
             offset += 1
         }
-        let text = String(decoding: bytes[start..<offset], as: UTF8.self)
+        let digits = bytes[start..<offset]
         // fastjson writes the type of a long or short after it when asked to (`1L`).
         if offset < bytes.count, bytes[offset] == UInt8(ascii: "L") {
             offset += 1
         }
-        if isWhole, let value = Int64(text) {
+        if isWhole, let value = Self.integer(digits) {
             return .integer(value)
         }
+        let text = String(decoding: digits, as: UTF8.self)
         guard let value = Double(text), value.isFinite else {
             offset = start
             throw error(.badNumber)
         }
         return .number(value)
+    }
+
+    /// A sign and digits; nil for other texts, and for numbers that need more than 64 bits.
+    private static func integer(_ text: Slice<UnsafeRawBufferPointer>) -> Int64? {
+        guard text.count < 19 else { return Int64(String(decoding: text, as: UTF8.self)) }
+        let isSigned = text.first == UInt8(ascii: "-") || text.first == UInt8(ascii: "+")
+        let digits = isSigned ? text.dropFirst() : text
+        guard !digits.isEmpty else { return nil }
+        var value: Int64 = 0
+        // At most 18 digits: it fits.
+        for digit in digits { value = value &* 10 &+ Int64(digit &- UInt8(ascii: "0")) }
+        return text.first == UInt8(ascii: "-") ? -value : value
     }
 
     private mutating func string() throws(JSONError) -> String {

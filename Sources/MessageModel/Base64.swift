@@ -6,10 +6,17 @@ package struct Base64: Sendable {
     package static let urlSafe = Base64(lastDigits: "-_")
 
     private static let padding = UInt8(ascii: "=")
+    private static let noDigit = UInt8.max
     private let alphabet: [UInt8]
+    /// By byte: the digit's value.
+    private let values: [UInt8]
 
     private init(lastDigits: String) {
-        alphabet = Array(("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + lastDigits).utf8)
+        let alphabet = Array(("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + lastDigits).utf8)
+        var values = [UInt8](repeating: Self.noDigit, count: 256)
+        for (value, digit) in alphabet.enumerated() { values[Int(digit)] = UInt8(value) }
+        self.alphabet = alphabet
+        self.values = values
     }
 
     /// The text, padded.
@@ -43,6 +50,7 @@ package struct Base64: Sendable {
     /// Padding may be missing; `nil` for anything that is not the alphabet.
     package func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         var result: [UInt8] = []
+        result.reserveCapacity(text.count / 4 * 3 + 3)
         var bits: UInt32 = 0
         var digits = 0
         var isPadded = false
@@ -51,7 +59,8 @@ package struct Base64: Sendable {
                 isPadded = true
                 continue
             }
-            guard !isPadded, let value = alphabet.firstIndex(of: byte) else { return nil }
+            let value = values[Int(byte)]
+            guard !isPadded, value != Self.noDigit else { return nil }
             bits = bits << 6 | UInt32(value)
             digits += 1
             if digits % 4 == 0 {

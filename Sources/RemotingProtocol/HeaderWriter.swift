@@ -135,6 +135,18 @@ struct HeaderWriter {
         }
     }
 
+    /// A value of such bytes.
+    mutating func field(_ name: StaticString, plain value: [UInt8]) {
+        beginField(name)
+        if serialization == .rocketMQ {
+            integer(Int32(truncatingIfNeeded: value.count))
+        }
+        value.withUnsafeBytes { bytes($0) }
+        if serialization == .json {
+            ascii("\"")
+        }
+    }
+
     mutating func field(_ name: StaticString, _ value: UnsafeRawBufferPointer) {
         beginField(name)
         fieldValue(value)

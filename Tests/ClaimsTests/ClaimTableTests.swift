@@ -67,6 +67,58 @@ struct ClaimTableTests {
         #expect(table.floor == 12 && table.claimedCount == 1 && table.dueCount == 1)
     }
 
+    /// Runs of messages are finished a run at a time: here without single claims, in any pieces and more than once.
+    @Test(
+        "pieces of runs finish what their messages finish one by one, also after a restart", arguments: UInt64(1)...20)
+    mutating func piecesOfRuns(seed: UInt64) throws {
+        var random = SplitMix(state: seed)
+        let disk = SimulatedDisk()
+        let store = ClaimStore(folder: "/popState", disk: disk, logger: LogBook().logger)
+        try store.open(at: clock.now, observer: observer, bounds: anyBounds)
+        let pieces = store.makeTable(group: group, topic: topic, queueID: 5, at: 0)
+        let single = store.makeTable(group: group, topic: topic, queueID: 6, at: 0)
+        var next: Int64 = 0
+        var popTimes: [Int64] = []
+        for _ in 0..<6 {
+            clock.advance(Int64.random(in: 0...20, using: &random))
+            let end = next + Int64.random(in: 1...70, using: &random)
+            // What is left out was filtered out.
+            let offsets = (next..<end).filter { _ in Int.random(in: 0..<5, using: &random) > 0 }
+            for queue in [pieces, single] { _ = store.pop(queue, new: offsets, next: end, clock, invisible: 50) }
+            popTimes.append(clock.wall)
+            next = end
+        }
+        for round in 0..<60 {
+            if round % 20 == 10 {
+                clock.advance(25)
+                _ = store.expire(at: clock.now, limit: .max)
+            }
+            let start = Int64.random(in: -3..<next, using: &random)
+            let bits = UInt64.random(in: 0...(.max), using: &random) & UInt64.random(in: 0...(.max), using: &random)
+            let popTime = try #require(popTimes.randomElement(using: &random))
+            var finished = 0
+            for bit in 0..<64 where bits & 1 << UInt64(bit) != 0 {
+                if single.acknowledge(start + Int64(bit), popTime: popTime) == .finished { finished += 1 }
+            }
+            #expect(pieces.acknowledge(from: start, bits: bits, popTime: popTime) == finished)
+            #expect(
+                pieces.floor == single.floor && pieces.claimedCount == single.claimedCount
+                    && pieces.dueCount == single.dueCount)
+        }
+        for offset in -3..<next {
+            #expect(pieces.state(of: offset, at: clock.now) == single.state(of: offset, at: clock.now))
+        }
+        try store.commitTick(at: clock.now)
+        let again = ClaimStore(folder: "/popState", disk: disk, logger: LogBook().logger)
+        try again.open(at: clock.now, observer: observer, bounds: anyBounds)
+        _ = again.expire(at: clock.now, limit: .max)
+        let read = try #require(again.table(group: group.text, topic: topic.text, queueID: 5))
+        for offset in -3..<next {
+            let isFinished = read.state(of: offset, at: clock.now) == .finished
+            #expect(isFinished == (single.state(of: offset, at: clock.now) == .finished))
+        }
+    }
+
     @Test("a pop that found nothing fit moves floor and next")
     func nothingFit() {
         _ = store.pop(table, next: 20, clock)

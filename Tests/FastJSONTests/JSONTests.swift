@@ -4,6 +4,27 @@ import Testing
 
 @Suite("fastjson's dialect is read and written")
 struct JSONTests {
+    @Test("whole numbers of up to 64 bits are read exactly, with either sign")
+    func wholeNumbers() throws {
+        var value: Int64 = 1
+        var all: [Int64] = [0, .max, .min, .max - 1, .min + 1]
+        for digit in 1...18 {
+            all += [value, value - 1, value + 1, -value, value * 9]
+            if digit < 18 { value = value &* 10 &+ Int64(digit % 10) }
+        }
+        for number in all {
+            for text in [String(number), "\(number)L", number >= 0 ? "+\(number)" : "\(number)"] {
+                #expect(try JSONValue(parsing: text).integer == number, "\(text)")
+            }
+        }
+        #expect(try JSONValue(parsing: "-0").integer == 0)
+        #expect(try JSONValue(parsing: "0000000000000000000012").integer == 12)
+        for text in ["-", "+", "9223372036854775808", "-9223372036854775809", "1e3"] {
+            let value = try? JSONValue(parsing: text)
+            if case .integer = value { Issue.record("\(text) is no whole number of 64 bits") }
+        }
+    }
+
     @Test(
         "what RocketMQ writes is read",
         arguments: [

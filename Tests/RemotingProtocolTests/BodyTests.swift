@@ -2,8 +2,10 @@ import FastJSON
 import Foundation
 import MessageModel
 import NIOCore
-import RemotingProtocol
+import TestTools
 import Testing
+
+@testable import RemotingProtocol
 
 @Suite("bodies, ids and properties")
 struct BodyTests {
@@ -30,6 +32,50 @@ struct BodyTests {
         ours.topicConfigSerializeWrapper.topicConfigTable[2].attributes = nil
         let back = try ours.compressed().withUnsafeBytes { try RegisterBrokerBody(body: $0, compressed: true) }
         #expect(back == ours)
+    }
+
+    /// The scanner reads the clients' own form; whatever it takes, the JSON reader takes as the same.
+    @Test("acknowledgements of a batch are read alike by the scanner and as any JSON", arguments: UInt64(1)...8)
+    func batchAcknowledgements(seed: UInt64) throws {
+        var random = SplitMix(state: seed)
+        var (scanned, refused) = (0, 0)
+        for _ in 0..<150 {
+            let entries = try (0..<Int.random(in: 0...3, using: &random)).map { _ in
+                let start = Int64.random(in: 0...(1 << 40), using: &random)
+                let handle = try #require(
+                    PopHandle("\(start) \(Int64.random(in: 0...(1 << 50), using: &random)) 60000 0 \(start % 3) b 3 9"))
+                let offsets = (0..<Int64.random(in: 1...40, using: &random)).map { start + $0 * 3 }
+                return BatchAckBody.Entry(
+                    group: "group-\(start % 7)", topic: "t%\(start)", handle: handle, offsets: offsets)
+            }
+            var text = BatchAckBody.encoded(entries, brokerName: "broker-a")
+            if entries.isEmpty {
+                #expect(text.withUnsafeBytes { BatchAckScanner.entries($0) } == nil)
+            } else {
+                #expect(text.withUnsafeBytes { BatchAckScanner.entries($0) } == entries)
+            }
+            for _ in 0..<4 {
+                let place = Int.random(in: 0..<text.count, using: &random)
+                switch Int.random(in: 0..<4, using: &random) {
+                case 0: text[place] = UInt8.random(in: 0...127, using: &random)
+                case 1: text.remove(at: place)
+                case 2: text.insert(try #require(Array("\"\\{}[],:0-9 ".utf8).randomElement(using: &random)), at: place)
+                default: text.insert(contentsOf: text[place..<min(text.count, place + 9)], at: place)
+                }
+                let found = text.withUnsafeBytes { BatchAckScanner.entries($0) }
+                let read = try? text.withUnsafeBytes { bytes throws(RemotingDecodeError) in
+                    try BatchAckBody(anyJSON: bytes).entries
+                }
+                if let found {
+                    #expect(found == read, "seed \(seed): \(String(decoding: text, as: UTF8.self))")
+                    scanned += 1
+                } else {
+                    refused += 1
+                }
+            }
+        }
+        // Both ways were met.
+        #expect(scanned > 10 && refused > 100)
     }
 
     @Test("a compressed registration that lies about its lengths is refused")

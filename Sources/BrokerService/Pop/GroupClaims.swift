@@ -119,12 +119,11 @@ final class GroupClaims {
     func table(
         group: SubscriptionGroupEntry, topic: TopicEntry, _ queue: ConsumeQueue, beginsAtEnd: Bool
     ) -> ClaimTable {
-        let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
         if let table = store.table(group: group.name, topic: topic.name, queueID: queue.queueID) {
             // Not while a pop reads: it claims what it has found as of the offset it began with.
             // A negative one is none: the claims know better.
-            if !table.isBeingRead, let stored, stored >= 0, let link = table.context as? Link,
-                link.committed != stored
+            if !table.isBeingRead, let link = table.context as? Link,
+                let stored = stored(link, of: table), stored >= 0, link.committed != stored
             {
                 table.reset(to: min(stored, queue.maxOffset.rawValue))
                 commit(table)
@@ -136,6 +135,11 @@ final class GroupClaims {
             at: start(group: group, topic: topic, queue, beginsAtEnd: beginsAtEnd))
         commit(table)
         return table
+    }
+
+    private func stored(_ link: Link, of table: ClaimTable) -> Int64? {
+        guard link.offsets.isGone else { return link.offsets.offsets[table.queueID] }
+        return offsets.offset(topic: table.topic.text, group: table.group.text, queueID: table.queueID)
     }
 
     /// A tool has set the group's offset in a queue. Its claims begin there at once: an acknowledgement of what is in

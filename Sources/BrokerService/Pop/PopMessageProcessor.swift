@@ -37,14 +37,19 @@ final class PopMessageProcessor {
     /// Answers of this tick, which leave when its claims are in the journal.
     private var ready: [Answer] = []
     private var ranges: [LogRange] = []
+    /// Of the answer that is being written.
+    private var lists = PopOffsetLists()
 
     private struct Answer {
         let client: ClientContext
         let address: ReturnAddress
-        let fields: [(String, String)]
         let records: [PopRecords]
         let parts: [PopPart]
         let popTime: Int64
+        let invisibleMilliseconds: Int64
+        let isOrdered: Bool
+        /// Messages that remain in the queues.
+        let rest: Int64
     }
 
     init(
@@ -503,8 +508,8 @@ final class PopMessageProcessor {
         for part in pop.parts { addRecords(of: part, to: &records, pop, popTime: popTime) }
         ready.append(
             Answer(
-                client: pop.client, address: pop.address, fields: PopAnswer.fields(pop, popTime: popTime),
-                records: records, parts: pop.parts, popTime: popTime))
+                client: pop.client, address: pop.address, records: records, parts: pop.parts, popTime: popTime,
+                invisibleMilliseconds: pop.invisibleMilliseconds, isOrdered: pop.isOrdered, rest: pop.rest))
         let bytes = records.reduce(0) { $0 + $1.length }
         storage.statistics.get(messages: count)
         pop.group.count(count, bytes: bytes, of: pop.topic, in: storage.stats)
@@ -567,11 +572,20 @@ final class PopMessageProcessor {
     }
 
     private func answerNothing(_ pop: PopRequest, _ code: ResponseCode) {
-        pop.client.answer(
-            pop.address, code, remark: "\(GetMessageStatus.noMessageInQueue.remark)",
-            fields: PopAnswer.fields(pop, popTime: environment.now()))
+        if !pop.address.isOneway {
+            lists.removeAll()
+            let header = PopResponseHeader(
+                popTime: environment.now(), invisibleTime: pop.invisibleMilliseconds,
+                reviveQueue: Self.reviveQueue(isOrdered: pop.isOrdered), restCount: pop.rest, lists: lists)
+            pop.client.connection.write {
+                header.encode(
+                    into: &$0, pop.address, code, remark: GetMessageStatus.noMessageInQueue.remark, bodyCount: 0)
+            }
+        }
         storage.statistics.missed()
     }
+
+    private static func reviveQueue(isOrdered: Bool) -> Int64 { isOrdered ? PopHandle.orderedReviveQueue : 0 }
 
     /// The tick's messages are in the log.
     func storeCommitted() { deadLetters.committed() }
@@ -596,6 +610,25 @@ final class PopMessageProcessor {
         ready.removeAll(keepingCapacity: true)
     }
 
+    /// What the answer's messages are, in `lists`.
+    private func list(_ parts: [PopPart], isOrdered: Bool) {
+        lists.removeAll()
+        for part in parts {
+            lists.begin(part.source.kind, queueID: part.queue.queueID)
+            for message in part.reopened { lists.append(message.offset) }
+            for message in part.due { lists.append(message.offset) }
+            for offset in part.fresh { lists.append(offset) }
+            lists.end(orElse: part.next)
+            guard isOrdered else { continue }
+            for message in part.reopened where message.attempts > 0 {
+                lists.append(attempts: message.attempts, ofMessage: message.offset)
+            }
+            for message in part.due where message.attempts > 0 {
+                lists.append(attempts: message.attempts, ofMessage: message.offset)
+            }
+        }
+    }
+
     private func sendRanges(on connection: RemotingConnection) {
         guard !ranges.isEmpty else { return }
         sender.send(ranges, on: connection)
@@ -607,10 +640,13 @@ final class PopMessageProcessor {
         guard !answer.address.isOneway, !answer.client.connection.isClosed else { return takeBack(answer) }
         let total = answer.records.reduce(0) { $0 + $1.length }
         let connection = answer.client.connection
-        connection.write { buffer in
-            ResponseEncoder.encode(
-                into: &buffer, answer.address, ResponseCode.success.rawValue,
-                remark: "\(GetMessageStatus.found.remark)", fields: answer.fields, bodyCount: total)
+        list(answer.parts, isOrdered: answer.isOrdered)
+        let header = PopResponseHeader(
+            popTime: answer.popTime, invisibleTime: answer.invisibleMilliseconds,
+            reviveQueue: Self.reviveQueue(isOrdered: answer.isOrdered), restCount: answer.rest, lists: lists)
+        connection.write {
+            header.encode(
+                into: &$0, answer.address, .success, remark: GetMessageStatus.found.remark, bodyCount: total)
         }
         for records in answer.records {
             guard !connection.isClosed else { return }
@@ -646,78 +682,5 @@ extension PopMessageProcessor {
             part.table.abandon(unseen, at: time)
         }
         environment.scheduleTick()
-    }
-}
-
-/// The three strings of an answer to a pop, from which clients make the handles of its messages.
-enum PopAnswer {
-    static func fields(_ pop: PopRequest, popTime: Int64) -> [(String, String)] {
-        var starts: [String] = []
-        var offsets: [String] = []
-        var counts: [String] = []
-        for part in pop.parts {
-            let queueID = part.queue.queueID
-            var list = OffsetList(part.source.kind, queueID, count: part.count)
-            for message in part.reopened { list.append(message.offset) }
-            for message in part.due { list.append(message.offset) }
-            for offset in part.fresh { list.append(offset) }
-            var start = OffsetList(part.source.kind, queueID, count: 1)
-            start.append(list.lowest ?? part.next)
-            starts.append(start.text)
-            offsets.append(list.text)
-            guard pop.isOrdered else { continue }
-            for message in part.reopened + part.due where message.attempts > 0 {
-                counts.append("\(part.source.kind.rawValue) qo\(queueID)%\(message.offset) \(message.attempts)")
-            }
-        }
-        var fields = [
-            ("popTime", String(popTime)), ("invisibleTime", String(pop.invisibleMilliseconds)),
-            ("reviveQid", pop.isOrdered ? String(PopHandle.orderedReviveQueue) : "0"), ("restNum", String(pop.rest)),
-            ("startOffsetInfo", joined(starts)), ("msgOffsetInfo", joined(offsets)),
-        ]
-        if !counts.isEmpty { fields.append(("orderCountInfo", joined(counts))) }
-        return fields
-    }
-
-    private static func joined(_ entries: [String]) -> String {
-        entries.count == 1 ? entries[0] : entries.joined(separator: ";")
-    }
-}
-
-/// One entry of those strings: `KIND QUEUE OFFSET,OFFSET…`. It is written digit by digit. An answer has 32 offsets, and
-/// a string for each of them would be a good part of what a pop costs.
-private struct OffsetList {
-    private var bytes: [UInt8] = []
-    private(set) var lowest: Int64?
-
-    init(_ kind: PopTopicKind, _ queueID: Int32, count: Int) {
-        bytes.reserveCapacity(24 + 20 * count)
-        bytes += kind.rawValue.utf8
-        bytes.append(UInt8(ascii: " "))
-        append(decimal: Int64(queueID))
-        bytes.append(UInt8(ascii: " "))
-    }
-
-    var text: String { String(decoding: bytes, as: UTF8.self) }
-
-    mutating func append(_ offset: Int64) {
-        if let lowest {
-            bytes.append(UInt8(ascii: ","))
-            if offset < lowest { self.lowest = offset }
-        } else {
-            lowest = offset
-        }
-        append(decimal: offset)
-    }
-
-    private mutating func append(decimal number: Int64) {
-        if number < 0 { bytes.append(UInt8(ascii: "-")) }
-        let start = bytes.count
-        var rest = number.magnitude
-        repeat {
-            bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10))
-            rest /= 10
-        } while rest > 0
-        bytes[start...].reverse()
     }
 }

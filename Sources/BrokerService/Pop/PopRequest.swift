@@ -85,10 +85,12 @@ final class PopRequest: PopWaiter {
         left = messagesMax
         rest = 0
         let range = queues
-        let ring = Array(range)
-        let start = ring.isEmpty ? 0 : Int(first) % ring.count
+        let start = range.isEmpty ? 0 : first % Int32(range.count)
         let source = PopSource(kind: .normal, topic: topic)
-        placesLeft = (ring[start...] + ring[..<start]).reversed().map { (source, $0) }
+        placesLeft.removeAll(keepingCapacity: true)
+        // The ring from `start` on, backwards.
+        for queueID in range.prefix(Int(start)).reversed() { placesLeft.append((source, queueID)) }
+        for queueID in range.dropFirst(Int(start)).reversed() { placesLeft.append((source, queueID)) }
         for copy in copies.reversed() {
             for queueID in PopWaiter.queues(of: copy.topic, -1).reversed() { placesLeft.append((copy, queueID)) }
         }
@@ -142,9 +144,8 @@ struct PopPart {
 
     /// In the order of the answer.
     func addRecords(to records: inout [PopRecords]) {
-        for again in [reopened, due] {
-            for message in again { records.append(.redelivered(message.record, attempts: message.attempts)) }
-        }
+        for message in reopened { records.append(.redelivered(message.record, attempts: message.attempts)) }
+        for message in due { records.append(.redelivered(message.record, attempts: message.attempts)) }
         for range in freshRecords { records.append(.asStored(range)) }
     }
 

@@ -139,6 +139,20 @@ struct ClaimJournal {
         finished = Finished(table: table, start: offset, bits: 1, isWithdrawn: isWithdrawn)
     }
 
+    /// Several messages that clients have acknowledged.
+    /// - Parameter bits: bit i stands for `offset + i`; the first is set.
+    mutating func finish(_ table: ClaimTable, _ offset: Int64, bits: UInt32) {
+        if let open = finished, open.table === table, !open.isWithdrawn {
+            let distance = offset &- open.start
+            if distance > 0, distance < 64, bits.leadingZeroBitCount + 32 >= distance {
+                finished?.bits |= UInt64(bits) << UInt64(distance)
+                return
+            }
+        }
+        flushFinished()
+        finished = Finished(table: table, start: offset, bits: UInt64(bits), isWithdrawn: false)
+    }
+
     private mutating func flushFinished() {
         guard let open = finished else { return }
         finished = nil

@@ -141,12 +141,20 @@ struct RunList {
 
     /// Finishes a message that `find` has found.
     mutating func finish(_ offset: Int64, at position: Position) {
-        let chunk = position.chunk
-        guard let bit = chunk.runs[position.index].bit(of: offset) else {
+        guard let bit = position.run.bit(of: offset) else {
             preconditionFailure("offset \(offset) is finished already")
         }
-        chunk.runs[position.index].unfinished &= ~bit
-        guard chunk.runs[position.index].unfinished == 0 else { return }
+        finish(bits: bit, at: position)
+    }
+
+    /// Finishes messages of a run that `find` has found.
+    /// - Parameter bits: as `Run.unfinished`, a part of it.
+    mutating func finish(bits: UInt32, at position: Position) {
+        let chunk = position.chunk
+        let unfinished = chunk.runs[position.index].unfinished
+        precondition(bits & ~unfinished == 0, "a message of the run at \(position.run.start) is finished already")
+        chunk.runs[position.index].unfinished = unfinished & ~bits
+        guard unfinished == bits else { return }
         chunk.openRuns -= 1
         guard chunk.openRuns == 0 else { return }
         chunk.runs = []

@@ -4,7 +4,7 @@ import MessageModel
 /// BATCH_ACK_MESSAGE (200151): acknowledgements of several pops.
 package struct BatchAckBody {
     /// Those of one pop of one queue. Keys on the wire have one letter each.
-    package struct Entry {
+    package struct Entry: Equatable {
         /// `c` on the wire.
         package let group: String
         /// As the pop named it; `t` on the wire.
@@ -24,7 +24,7 @@ package struct BatchAckBody {
         /// Offsets after `startOffset`, a bit each; the lowest bit of the first byte is `startOffset` itself.
         package let bits: [UInt8]
 
-        fileprivate init(
+        init(
             group: String, topic: String, kind: PopTopicKind, startOffset: Int64, queueID: Int32, popTime: Int64,
             reviveQueue: Int64, invisibleTime: Int64, bits: [UInt8]
         ) {
@@ -85,6 +85,15 @@ package struct BatchAckBody {
 
     /// - Throws: it is no such body.
     package init(_ body: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
+        if let entries = BatchAckScanner.entries(body) {
+            self.init(entries: entries)
+        } else {
+            try self.init(anyJSON: body)
+        }
+    }
+
+    /// In any form that JSON allows.
+    init(anyJSON body: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
         let json: JSONValue
         do {
             json = try JSONValue(parsing: body)
@@ -106,8 +115,10 @@ package struct BatchAckBody {
                     popTime: try entry.int64("pt", default: 0), reviveQueue: try entry.int64("rq", default: 0),
                     invisibleTime: try entry.int64("it", default: 0), bits: bits))
         }
-        self.entries = entries
+        self.init(entries: entries)
     }
+
+    private init(entries: [Entry]) { self.entries = entries }
 }
 
 /// QUERY_ASSIGNMENT (400): which queues of a topic a member of a group is to read, and how.

@@ -77,7 +77,7 @@ package enum PopTopicKind: String, Sendable {
     /// `%RETRY%group+topic`.
     case retryV2 = "2"
 
-    fileprivate init?(_ bytes: UnsafeRawBufferPointer) {
+    init?(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count == 1 else { return nil }
         switch bytes[0] {
         case UInt8(ascii: "0"): self = .normal
