@@ -118,7 +118,6 @@ final class HTTPServer: @unchecked Sendable {
         let admitted: Gateway.Admitted
         do throws(Problem) {
             admitted = try gateway.admit(head)
-            try checkRoom(head)
         } catch {
             // A large body is not read to its end: the connection cannot go on.
             let length = head["content-length"].flatMap { Int($0) } ?? (head["transfer-encoding"] == nil ? 0 : .max)
@@ -133,11 +132,15 @@ final class HTTPServer: @unchecked Sendable {
             let slow = eventLoop.scheduleTask(in: Self.bodyTimeout) { channel.close(promise: nil) }
             defer { slow.cancel() }
             for try await buffer in request.body {
-                guard body.count + buffer.readableBytes <= admitted.bodyBytesMax else {
+                let count = buffer.readableBytes
+                guard body.count + count <= admitted.bodyBytesMax else {
                     return try await write(Gateway.tooLarge.answer, writer, channel, closes: true)
                 }
+                guard bytesInFlight + count <= Self.bytesInFlightMax else {
+                    return try await write(Self.tooMuch.answer, writer, channel, closes: true)
+                }
                 body += buffer.readableBytesView
-                bytesInFlight += buffer.readableBytes
+                bytesInFlight += count
             }
         }
         let reply: Gateway.Reply
@@ -160,13 +163,9 @@ final class HTTPServer: @unchecked Sendable {
         return RequestHead(method: request.method.rawValue, target: request.head.path ?? "", headers: headers)
     }
 
-    /// - Throws: bodies of other requests take the room.
-    private func checkRoom(_ head: RequestHead) throws(Problem) {
-        guard bytesInFlight < Self.bytesInFlightMax else {
-            throw .unavailable(
-                "too-much", "requests of \(bytesInFlight) bytes are under way", remedy: "send the request again later")
-        }
-    }
+    private static let tooMuch = Problem.unavailable(
+        "too-much", "bodies of other requests take all the room there is for them",
+        remedy: "send the request again later")
 
     /// One that waits ends when its client leaves.
     private func reply(

@@ -94,6 +94,61 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        @Test("two brokers: both are asked in turn, and whichever has a message wakes a call", .timeLimit(.minutes(1)))
+        func severalBrokers() async throws {
+            let folder = try TemporaryFolder()
+            let tables = ["a", "b"].map {
+                "[[broker]]\nbrokerName = \"broker-\($0)\"\nstorePathRootDir = \"store-\($0)\"\n"
+            }
+            try tables.joined().write(toFile: folder.file("apus.toml"), atomically: false, encoding: .utf8)
+            let platform = try await Platform.start(
+                in: folder, consolePort: 0, ["--config", folder.file("apus.toml")])
+            let http = try HTTPClient(platform.console)
+            // Where topics may be made by their first message.
+            try await eventually("both brokers are registered") { try await platform.route(of: "TBW102").count == 2 }
+            _ = try await http.ask("POST", "/v1/topics/Both/messages", #"{"body":"first"}"#)
+            try await eventually("both brokers have the topic") {
+                try await platform.route(of: "Both") == ["broker-a", "broker-b"]
+            }
+            var sent: Set<String> = ["first"]
+            var stored: Set<String> = []
+            try await eventually("messages lie on both", within: .seconds(40)) {
+                let body = "\(sent.count)"
+                let answer = try await http.ask("POST", "/v1/topics/Both/messages", #"{"body":"\#(body)"}"#)
+                sent.insert(body)
+                stored.insert(answer.json["messages"]?.array?.first?["broker"]?.string ?? "")
+                return stored.count == 2 && sent.count >= 40
+            }
+            var got: [JSONValue] = []
+            var brokers: [Set<String>] = []
+            while got.count < sent.count {
+                let answer = try await http.ask(
+                    "POST", path("Both", "g", "receive"), #"{"max":4,"waitMilliseconds":5000}"#)
+                guard !answer.messages.isEmpty else { break }
+                got += answer.messages
+                brokers.append(Set(answer.messages.compactMap { $0["broker"]?.string }))
+                _ = try await http.ask("POST", path("Both", "g", "ack"), handles(answer.handles))
+            }
+            #expect(Set(got.compactMap { $0["body"]?.string }) == sent && got.count == sent.count)
+            #expect(got.allSatisfy { $0["attempt"] == 1 }, "none was popped in vain")
+            #expect(brokers.prefix(4).reduce(Set<String>()) { $0.union($1) }.count == 2, "\(brokers)")
+            let waiting = try HTTPClient(platform.console)
+            var wokenBy: Set<String> = []
+            for round in 0..<12 where wokenBy.count < 2 {
+                waiting.send("POST", path("Both", "g", "receive"), #"{"waitMilliseconds":20000}"#)
+                try await eventually("it waits") {
+                    try await platform.status().workers.contains { $0.status.contains("1 request waiting") }
+                }
+                _ = try await http.ask("POST", "/v1/topics/Both/messages", #"{"body":"late \#(round)"}"#)
+                let answer = try await waiting.answer(within: .seconds(10))
+                #expect(answer.bodies == ["late \(round)"], "\(answer)")
+                wokenBy.formUnion(answer.messages.compactMap { $0["broker"]?.string })
+                _ = try await http.ask("POST", path("Both", "g", "ack"), handles(answer.handles))
+            }
+            #expect(wokenBy.count == 2)
+            try await platform.stop()
+        }
+
         @Test("a client that leaves while it waits keeps no message; another gets it at once", .timeLimit(.minutes(1)))
         func leaving() async throws {
             let platform = try await Platform.start(consolePort: 0)

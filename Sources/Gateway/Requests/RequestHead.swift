@@ -21,14 +21,19 @@ package struct RequestHead: Sendable {
 
     /// Whether the body is said to be JSON.
     var isJSON: Bool {
-        let type = (self["content-type"] ?? "").prefix { $0 != ";" }.lowercased()
-        return SettingText.trimmed(type[...]) == "application/json"
+        let type = self["content-type"] ?? ""
+        // As nearly all have it.
+        if type == "application/json" { return true }
+        return SettingText.trimmed(type.prefix { $0 != ";" }.lowercased()[...]) == "application/json"
     }
 }
 
 /// Texts of settings and fields.
 enum SettingText {
     static func trimmed(_ text: Substring) -> String {
-        String(text.drop { $0 == " " }.reversed().drop { $0 == " " }.reversed())
+        var text = text
+        while text.utf8.first == UInt8(ascii: " ") { text = text.dropFirst() }
+        while text.utf8.last == UInt8(ascii: " ") { text = text.dropLast() }
+        return String(text)
     }
 }

@@ -15,6 +15,8 @@ public actor MessageReceiver {
     /// Between two announcements of a group to a broker; brokers take a member off after 120 s without one.
     private static let announcementAge = Duration.seconds(30)
     private static let announcementsMax = 10_000
+    /// From so many on those in which no call waits are forgotten.
+    private static let idleFeedsMax = 4096
     private static let policyAge = Duration.seconds(20)
     /// So long an acknowledgement is tried.
     private static let acknowledgementTime = Duration.seconds(3)
@@ -69,8 +71,7 @@ public actor MessageReceiver {
         let outcome: ReceiverFeed.Outcome = await withTaskCancellationHandler {
             await withCheckedContinuation { done in
                 guard !Task.isCancelled else { return done.resume(returning: .success([])) }
-                let feed = feeds[key] ?? ReceiverFeed(key)
-                feeds[key] = feed
+                let feed = feed(key)
                 feed.add(
                     number,
                     .init(messagesMax: request.messagesMax, deadline: .now + request.wait, done: done))
@@ -83,6 +84,15 @@ public actor MessageReceiver {
             Task { await self.leave(key, number) }
         }
         return try outcome.get()
+    }
+
+    /// One that no call waits in stays: it knows whose turn it is among the brokers.
+    private func feed(_ key: ReceiverFeed.Key) -> ReceiverFeed {
+        if let known = feeds[key] { return known }
+        if feeds.count >= Self.idleFeedsMax { feeds = feeds.filter { !$0.value.isIdle } }
+        let feed = ReceiverFeed(key)
+        feeds[key] = feed
+        return feed
     }
 
     private func leave(_ key: ReceiverFeed.Key, _ number: Int) {
@@ -130,7 +140,6 @@ public actor MessageReceiver {
             }
         }
         feed.isServed = false
-        if feed.busy.isEmpty, feeds[feed.key] === feed { feeds[feed.key] = nil }
     }
 
     /// Names of the brokers that have queues to read.
@@ -175,7 +184,6 @@ public actor MessageReceiver {
         }
         feed.busy.remove(broker)
         feed.stir()
-        if !feed.isServed, feed.isEmpty, feed.busy.isEmpty, feeds[feed.key] === feed { feeds[feed.key] = nil }
     }
 
     private func expire(_ feed: ReceiverFeed) {

@@ -40,6 +40,8 @@ final class ReceiverFeed {
     init(_ key: Key) { self.key = key }
 
     var isEmpty: Bool { waiters.isEmpty }
+    /// No call waits, and no request is under way.
+    var isIdle: Bool { waiters.isEmpty && !isServed && busy.isEmpty }
 
     /// Messages that are waited for, 1 to 32.
     var wanted: Int {
