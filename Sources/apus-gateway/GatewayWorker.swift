@@ -75,7 +75,7 @@ final class GatewayWorker: Worker {
         do {
             try gateway.update(accessTokens: configuration.accessTokens)
         } catch {
-            environment.logger.error("\(error.cause); \(error.remedy): the access tokens stay as they were")
+            environment.logger.error("\(error): the access tokens stay as they were")
         }
         if configuration.nameServers != gateway.nameServers.joined(separator: ";") {
             environment.logger.notice("namesrvAddr of [gateway] holds with its next start: apus restart gateway@0")

@@ -87,6 +87,16 @@ extension PlatformTests {
                 ], within: .seconds(15))
             #expect(refused.status == 78 && refused.errorText.contains("accessTokens"), "\(refused)")
 
+            let short = try await Program.run(
+                Binaries.apus,
+                [
+                    "up", "--check", "--data-dir", folder.file("data"), "--nameserver-port", "0", "--broker-port", "0",
+                    "--console-port", "0", "--set", "gateway.accessTokens=short",
+                ], within: .seconds(15))
+            let words = short.errorText
+            #expect(short.status == 78 && words.contains("accessTokens: token 1 is not 16 to 256"), "\(words)")
+            #expect(!words.contains("Problem("))
+
             let token = "0123456789abcdef"
             let platform = try await Platform.start(
                 consolePort: 0,

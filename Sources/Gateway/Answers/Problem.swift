@@ -3,7 +3,7 @@ package import RocketMQClient
 
 /// Why a request was refused or could not be carried out: problem details (RFC 9457) with a code for programs, and
 /// cause and remedy for people.
-package struct Problem: Error, Sendable {
+package struct Problem: Error, Sendable, CustomStringConvertible {
     /// 400 to 599.
     package var status: Int
     /// For programs: words with hyphens, such as `topic-not-found`.
@@ -25,6 +25,9 @@ package struct Problem: Error, Sendable {
         self.cause = cause
         self.remedy = remedy
     }
+
+    /// Cause and remedy, for a log.
+    package var description: String { "\(cause); \(remedy)" }
 
     /// The answer that says so.
     package var answer: GatewayAnswer {
