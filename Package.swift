@@ -28,6 +28,9 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+// Its engine of HTTP/1.1 alone: the router, TLS and HTTP/2 come with several times the code to build.
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 
 func room(
@@ -63,6 +66,7 @@ let package = Package(
         .executable(name: "apus-broker-store", targets: ["apus-broker-store"]),
         .executable(name: "apus-replication", targets: ["apus-replication"]),
         .executable(name: "apus-filter", targets: ["apus-filter"]),
+        .executable(name: "apus-gateway", targets: ["apus-gateway"]),
         .executable(name: "apus", targets: ["apus"]),
         .library(name: "RocketMQClient", targets: ["RocketMQClient"]),
         .library(name: "ApusTagFilter", type: .dynamic, targets: ["TagFilter"]),
@@ -74,6 +78,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0", traits: []),
     ],
     targets: [
         // Floor 0: C
@@ -140,6 +146,9 @@ let package = Package(
             [
                 "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix,
             ], exclude: ["README.md"]),
+        room(
+            "Gateway", ["FastJSON", "MessageModel", "RemotingProtocol", "RocketMQClient", "SettingTable", nioCore],
+            exclude: ["README.md"]),
 
         // Floor 5: workers and the command line
         worker(
@@ -170,6 +179,12 @@ let package = Package(
         worker(
             "apus-filter",
             ["FastJSON", "FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+        worker(
+            "apus-gateway",
+            [
+                "Gateway", "LinuxSystem", "RemotingTransport", "RocketMQClient", "SettingTable", "WorkerKit",
+                "WorkerProtocol", httpTypes, hummingbirdCore, logging, nioCore, nioPosix,
+            ]),
         worker(
             "apus",
             [
@@ -269,6 +284,7 @@ if Context.environment["APUS_BUILD"] != "platform" {
                 "LinuxSystem", "TestDisk", logging,
             ]),
         tests("ClaimsTests", ["Claims", "LinuxSystem", "MessageModel", "TestDisk", "TestTools", logging]),
+        tests("GatewayTests", ["FastJSON", "Gateway", "RocketMQClient"]),
         tests("FastJSONTests", ["FastJSON", "TestTools"]),
         tests(
             "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", "TestTools", nioCore],

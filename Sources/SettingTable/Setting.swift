@@ -14,6 +14,8 @@ package struct Setting: Sendable {
         package static let nameserver = Readers(rawValue: 4)
         /// Filter workers.
         package static let filter = Readers(rawValue: 8)
+        /// Gateway workers.
+        package static let gateway = Readers(rawValue: 16)
     }
 
     /// When a new value takes effect.
@@ -43,6 +45,7 @@ package struct Setting: Sendable {
         case messages = "Broker: messages and pulls"
         case filter = "Filter workers, in [filter] or for all"
         case nameserver = "Name server, in [nameserver]"
+        case gateway = "Gateway for HTTP, in [gateway]"
     }
 
     /// RocketMQ's name where RocketMQ has the setting.

@@ -2,12 +2,12 @@
 extension SettingTable {
     static let platform: [Setting] = [
         Setting(
-            "logLevel", .platform, [.platform, .broker, .nameserver, .filter],
+            "logLevel", .platform, [.platform, .broker, .nameserver, .filter, .gateway],
             .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]), "info", .start,
             "how much is written to the journal: trace, debug, info, notice, warning, error or critical"),
         Setting(
-            "namesrvAddr", .platform, [.platform, .broker], .addresses, "", .running,
-            "name servers to register with besides the platform's own"),
+            "namesrvAddr", .platform, [.platform, .broker, .gateway], .addresses, "", .running,
+            "name servers to register with besides the platform's own; in [gateway] those whose brokers it serves"),
         Setting(
             "fetchNamesrvAddrByAddressServer", .platform, .broker, .boolean, "false", .start,
             "RocketMQ's address server", .none("name servers are named by namesrvAddr; there is no address server")),
@@ -32,11 +32,12 @@ extension SettingTable {
 
     static let network: [Setting] = [
         Setting(
-            "bindAddress", .network, [.platform, .broker, .nameserver], .numericAddress, "127.0.0.1", .start,
-            "address to listen on; 0.0.0.0 with a broker.conf or a brokerIP1 of the network (Apus)"),
+            "bindAddress", .network, [.platform, .broker, .nameserver, .gateway], .numericAddress, "127.0.0.1", .start,
+            "address to listen on; 0.0.0.0 with a broker.conf or a brokerIP1 of the network, not for [gateway] (Apus)"
+        ),
         Setting(
-            "listenPort", .network, [.broker, .nameserver], .integer(0...65535), "10911", .start,
-            "port of the broker; [nameserver] has its own, 9876; 0 picks a free one"),
+            "listenPort", .network, [.broker, .nameserver, .gateway], .integer(0...65535), "10911", .start,
+            "port of the broker; [nameserver] has its own, 9876, and [gateway], 8080; 0 picks a free one"),
         Setting(
             "fastListenPort", .network, .broker, .integer(0...65535), "listenPort - 2", .start,
             "port clients use for the VIP channel"),
@@ -46,10 +47,10 @@ extension SettingTable {
             "address clients are told; a host name is looked up when the broker starts, and clients are told the name"),
         Setting("brokerIP2", .network, .broker, .host, "brokerIP1", .start, "address slaves are told"),
         Setting(
-            "connectionsMax", .network, [.broker, .nameserver], .integer(1...2_147_483_647), "10000", .start,
-            "connections of a broker or name server at a time (Apus)"),
+            "connectionsMax", .network, [.broker, .nameserver, .gateway], .integer(1...2_147_483_647), "10000", .start,
+            "connections of a broker, name server or gateway at a time (Apus)"),
         Setting(
-            "connectionsPerAddressMax", .network, [.broker, .nameserver], .integer(1...2_147_483_647),
+            "connectionsPerAddressMax", .network, [.broker, .nameserver, .gateway], .integer(1...2_147_483_647),
             "connectionsMax / 4", .start,
             "of those, from one remote address; the loopback addresses are not bounded (Apus)"),
         Setting(
@@ -124,5 +125,15 @@ extension SettingTable {
         Setting(
             "productEnvName", .nameserver, .nameserver, .text, "center", .start, "taken for RocketMQ's sake",
             .none("it names the name servers that clusterTest asks")),
+    ]
+
+    static let gateway: [Setting] = [
+        Setting(
+            "accessTokens", .gateway, .gateway, .names, "", .running,
+            """
+            tokens of which each request needs one (Authorization: Bearer TOKEN), 16 to 256 visible characters each, \
+            separated by ;; needed to listen beyond the loopback addresses (Apus)
+            """
+        )
     ]
 }

@@ -4,6 +4,7 @@ package enum SettingTable {
     /// In the order of apus.toml(5).
     package static let all: [Setting] =
         platform + network + identity + topics + store + retention + replication + messages + filter + nameserver
+        + gateway
 
     private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 

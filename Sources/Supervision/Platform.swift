@@ -292,9 +292,10 @@ package final class Platform {
     private func becameReady() {
         Notifier.send([.ready])
         logger.notice("ready in \(MonotonicClock.milliseconds - startedAt) ms")
+        let console = configuration.consoleAddress.map { "console=\($0) " } ?? ""
         let line =
             "ready nameserver=\(nameserverAddress) broker=\(configuration.announcedBrokers.joined(separator: ",")) "
-            + "data=\(configuration.dataDirectory) pid=\(getpid())\n"
+            + "\(console)data=\(configuration.dataDirectory) pid=\(getpid())\n"
         // Without a reader the platform serves all the same.
         _ = Glibc.write(1, line, line.utf8.count)
     }
@@ -327,7 +328,8 @@ package final class Platform {
             }
         return StatusReport(
             pid: getpid(), state: name, uptimeMilliseconds: now - startedAt, dataDirectory: configuration.dataDirectory,
-            nameserver: nameserverAddress, brokers: configuration.announcedBrokers, statusLine: state.statusLine,
+            nameserver: nameserverAddress, brokers: configuration.announcedBrokers,
+            console: configuration.consoleAddress ?? "", statusLine: state.statusLine,
             workers: state.workers, now: now)
     }
 }

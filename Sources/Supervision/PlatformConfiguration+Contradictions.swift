@@ -18,6 +18,8 @@ extension PlatformConfiguration {
     struct Port: Hashable {
         /// `name server`, or the broker's name.
         var owner: String
+        /// Without it the platform does not start.
+        var isNeeded = true
         var key: String
         var address: String
         /// 0: any free one.
@@ -42,7 +44,8 @@ extension PlatformConfiguration {
         guard let text = settings[key], let port = Int(text) else { return nil }
         let table = row.count == .perBroker ? RawConfiguration.Table.broker(number) : .named(row.table ?? "")
         return Port(
-            owner: row.nameKey.flatMap { settings[$0] } ?? "the \(row.title)", key: key,
+            owner: row.nameKey.flatMap { settings[$0] } ?? "the \(row.title)", isNeeded: !row.startsWithoutPort,
+            key: key,
             address: settings.string("bindAddress", default: "127.0.0.1"), number: port,
             line: raw.line(of: key, in: table)
                 ?? (row.readsCommonSettings ? raw.line(of: key, in: .common) : nil))

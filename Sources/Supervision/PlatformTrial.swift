@@ -68,7 +68,7 @@ package struct PlatformTrial {
         var tried: Set<Int> = []
         return configuration.ports(raw).compactMap { port in
             // The same port twice has been found already.
-            guard port.number > 0, tried.insert(port.number).inserted else { return nil }
+            guard port.isNeeded, port.number > 0, tried.insert(port.number).inserted else { return nil }
             if let text = privilegeProblem(port) { return ConfigurationProblem(text, line: port.line) }
             do throws(SystemError) {
                 held.append(SharedDescriptor(try ListenSocket.tcp(address: port.address, port: port.number)))

@@ -25,6 +25,8 @@ package final class Resources {
     private let store: DescriptorStore
     /// Bound, and left with the store only when all the others are: it would hold a port that is reported as taken.
     private var unkept: [(socket: SharedDescriptor, name: String)] = []
+    /// Workers the platform starts without because another process has their port: texts for the operator.
+    package private(set) var omitted: [String] = []
 
     /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit. These are sockets of
     /// socket units by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the
@@ -41,7 +43,15 @@ package final class Resources {
         self.store = store
         do throws(SystemError) {
             for worker in configuration.workers {
-                try bind(worker, &configuration)
+                do throws(SystemError) {
+                    try bind(worker, &configuration)
+                } catch  where table.row(worker.kind).startsWithoutPort && error.call == "bind" {
+                    omitted.append(
+                        "this platform runs without its \(table.row(worker.kind).title): "
+                            + Resources.explain(error, configuration))
+                    configuration.remove(worker.kind)
+                    continue
+                }
                 try createShared(worker, configuration)
                 connections[worker] = given.takeKept(connectionsName(worker))
             }

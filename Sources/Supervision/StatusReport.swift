@@ -15,6 +15,8 @@ package struct StatusReport: Sendable {
     package var nameserver: String
     /// Their addresses as others find them.
     package var brokers: [String]
+    /// The gateway's address; empty: there is none.
+    package var console: String
     /// As in `systemctl status`.
     package var statusLine: String
     /// In launch order.
@@ -49,7 +51,8 @@ package struct StatusReport: Sendable {
             ("rssBytes", String(own?.residentBytes ?? 0)), ("cpuMillis", String(own?.cpuMilliseconds ?? 0)),
             ("dataDirectory", JSONText.string(dataDirectory)), ("nameserver", JSONText.string(nameserver)),
             ("brokers", "[" + brokers.map(JSONText.string).joined(separator: ",") + "]"),
-            ("statusLine", JSONText.string(statusLine)), ("workers", "[" + rows.joined(separator: ",") + "]"),
+            ("console", JSONText.string(console)), ("statusLine", JSONText.string(statusLine)),
+            ("workers", "[" + rows.joined(separator: ",") + "]"),
         ])
     }
 }

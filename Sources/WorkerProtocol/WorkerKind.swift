@@ -20,6 +20,8 @@ package struct WorkerKind: RawRepresentable, Hashable, Sendable {
     package static let replication = WorkerKind(rawValue: "replication")
     /// `apus-filter`.
     package static let filter = WorkerKind(rawValue: "filter")
+    /// `apus-gateway`.
+    package static let gateway = WorkerKind(rawValue: "gateway")
 }
 
 /// One worker process of the platform; it keeps its identity over restarts.

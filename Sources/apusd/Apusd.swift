@@ -15,9 +15,9 @@ struct Apusd: ParsableCommand {
         abstract: "Runs a message broker platform in the foreground.",
         discussion: """
             Without options: one worker of each kind on 127.0.0.1, data in the state directory. Prints one line on \
-            standard output when everything serves: ready nameserver=… broker=… data=… pid=…. Ctrl-C or SIGTERM \
-            drains and stops, twice hurries; SIGHUP reads the configuration again. Settings that cannot be used end \
-            it with 78.
+            standard output when everything serves: ready nameserver=… broker=… console=… data=… pid=…. Ctrl-C or \
+            SIGTERM drains and stops, twice hurries; SIGHUP reads the configuration again. Settings that cannot be \
+            used end it with 78.
             """,
         version: ApusRelease.version
     )
@@ -57,6 +57,7 @@ struct Apusd: ParsableCommand {
         configuration.setPlugins(configuration.pluginFolder(executables: executables).names)
         let resources = try bind(&configuration, activated)
         configuration.introduceNameserver()
+        for text in resources.omitted { logger.warning("\(text)") }
         Apusd.log(configuration.notes, logger)
         var limits = SupervisorState.Limits()
         limits.heartbeatMilliseconds = Int64(options.heartbeatMilliseconds)
@@ -164,7 +165,8 @@ struct Apusd: ParsableCommand {
             "broker \(broker["brokerName"] ?? "") (\(broker["brokerRole"] ?? "")) at \(address), "
                 + "store in \(broker["storePathRootDir"] ?? "")"
         }
-        let parts = (configuration.announcedNameserver.map { ["name server at \($0)"] } ?? []) + brokers
+        let gateway = configuration.consoleAddress.map { ["gateway at \($0)"] } ?? []
+        let parts = (configuration.announcedNameserver.map { ["name server at \($0)"] } ?? []) + brokers + gateway
         print("\(path ?? "defaults"): usable\n  \(parts.joined(separator: "\n  "))")
     }
 }

@@ -30,6 +30,7 @@ struct ConfigurationSource {
             dataDirectory: dataDirectory, executables: executables, machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
         surroundings.withBroker = !options.withoutBroker
+        surroundings.withGateway = !options.withoutGateway
         do {
             try findDisks(raw, &surroundings)
         } catch let error as ConfigurationError {
@@ -83,6 +84,7 @@ struct ConfigurationSource {
         set("haMasterAddress", options.haMasterAddress)
         set("logLevel", options.logLevel)
         if let port = options.nameserverPort { raw.nameserver["listenPort"] = String(port) }
+        if let port = options.consolePort { raw.gateway["listenPort"] = String(port) }
         for setting in options.settings {
             let parts = setting.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             if let table = WorkerTable.standard.tables.first(where: { parts[0].hasPrefix("\($0).") }) {

@@ -24,6 +24,12 @@ struct PlatformOptions: ParsableArguments {
     @Flag(name: .customLong("no-broker"), help: "A name server only.")
     var withoutBroker = false
 
+    @Flag(name: .customLong("no-console"), help: "No gateway: no HTTP.")
+    var withoutGateway = false
+
+    @Option(help: ArgumentHelp("Port of the gateway for HTTP; 0 picks a free one (default: 8080).", valueName: "N"))
+    var consolePort: UInt16?
+
     @Option(help: ArgumentHelp("Name servers to register with, as well.", valueName: "HOST:PORT;…"))
     var namesrvAddr: String?
 
@@ -46,7 +52,8 @@ struct PlatformOptions: ParsableArguments {
     @Option(
         name: .customLong("set"),
         help: ArgumentHelp(
-            "Any RocketMQ broker setting; nameserver.KEY and filter.KEY for those.", valueName: "KEY=VALUE"))
+            "Any RocketMQ broker setting; nameserver.KEY, filter.KEY and gateway.KEY for those.", valueName: "KEY=VALUE"
+        ))
     var settings: [String] = []
 
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "LEVEL"))

@@ -161,36 +161,51 @@ final class BrokerDouble: RemotingService, Sendable {
         let order = fields.string("order") ?? ""
         let (wait, born) = ((try? fields.int64("pollTime")) ?? 0, (try? fields.int64("bornTime")) ?? 0)
         guard script.withLock({ $0.knowsPops }) else { return connection.respondNotSupported(to: frame) }
-        let found = script.withLock { script -> (code: ResponseCode, first: Int, texts: [String], time: String) in
+        let refusal = script.withLock { script -> ResponseCode? in
             script.pops.append([
                 "maxMsgNums": String(most), "invisibleTime": asked, "order": order, "pollTime": String(wait),
                 "attemptId": fields.string("attemptId") ?? "",
             ])
             // As Apache's PopMessageRequestHeader.isTimeoutTooMuch.
             let late = WallClock.milliseconds + script.clockAhead - born - wait
-            if late > 500, !(script.takesNoTime && born == 0) { return (.pollingTimeout, 0, [], "late") }
-            if !script.refusals.isEmpty { return (script.refusals.removeFirst(), 0, [], "") }
+            if late > 500, !(script.takesNoTime && born == 0) { return .pollingTimeout }
+            return script.refusals.isEmpty ? nil : script.refusals.removeFirst()
+        }
+        if let refusal {
+            return connection.respond(
+                to: frame.returnAddress, refusal,
+                fields: [
+                    ("popTime", "1000"), ("invisibleTime", "0"), ("reviveQid", "0"), ("restNum", "0"),
+                    ("startOffsetInfo", ""),
+                ])
+        }
+        answerPop(most, asked, wait, connection, frame.returnAddress)
+    }
+
+    /// Looks again until there are messages, or the wait is over.
+    private func answerPop(
+        _ most: Int, _ asked: String, _ wait: Int64, _ connection: RemotingConnection, _ to: ReturnAddress
+    ) {
+        let found = script.withLock { script -> (first: Int, texts: [String], time: String) in
             let texts = Array(script.messages.prefix(most))
             let first = script.handedOut
             script.messages.removeFirst(texts.count)
             script.handedOut += texts.count
-            return (
-                texts.isEmpty ? .pollingTimeout : .success, first, texts,
-                script.invisibleTime.map { String($0) } ?? asked
-            )
+            return (first, texts, script.invisibleTime.map { String($0) } ?? asked)
+        }
+        if found.texts.isEmpty, wait > 0 {
+            let pause = min(wait, 10)
+            let answer = NIOLoopBound((connection, to), eventLoop: connection.eventLoop)
+            connection.eventLoop.scheduleTask(in: .milliseconds(pause)) {
+                self.answerPop(most, asked, wait - pause, answer.value.0, answer.value.1)
+            }
+            return
         }
         let body = found.texts.enumerated().flatMap { index, text in
             TestRecord.bytes(offset: Int64(found.first + index), body: text)
         }
-        if found.code == .pollingTimeout, found.time != "late", wait > 0 {
-            let answer = NIOLoopBound((connection, frame.returnAddress), eventLoop: connection.eventLoop)
-            connection.eventLoop.scheduleTask(in: .milliseconds(wait)) {
-                answer.value.0.respond(to: answer.value.1, .pollingTimeout)
-            }
-            return
-        }
         connection.respond(
-            to: frame.returnAddress, found.code,
+            to: to, found.texts.isEmpty ? .pollingTimeout : .success,
             fields: [
                 ("popTime", "1000"), ("invisibleTime", found.time), ("reviveQid", "0"), ("restNum", "0"),
                 ("startOffsetInfo", found.texts.isEmpty ? "" : "0 0 \(found.first)"),

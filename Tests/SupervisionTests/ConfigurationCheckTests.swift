@@ -25,7 +25,7 @@ import Testing
         let platform = try PlatformConfiguration(
             raw, .init(dataDirectory: "/d", executables: "/x", plugins: "/x/plugins"))
         let lines = platform.listing.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
-        #expect(lines.count { $0.hasPrefix("# ") } == 3, "name server, broker, filter: \(lines)")
+        #expect(lines.count { $0.hasPrefix("# ") } == 4, "name server, broker, filter, gateway: \(lines)")
         #expect(lines.contains("listenPort=19876") && lines.contains("listenPort=20911"))
         #expect(lines.contains("pluginDirectory=/x/plugins") && lines.contains("storePathRootDir=/d/store"))
     }

@@ -33,6 +33,7 @@ import WorkerProtocol
         #expect(
             platform.workers.map(\.description) == [
                 "nameserver-0", "broker-store-0", "broker-store-3", "replication-0", "replication-3", "filter-0",
+                "gateway-0",
             ])
         let broker = platform.settings(of: WorkerID(.brokerStore, 3))
         for (key, value) in [

@@ -28,7 +28,7 @@ final class EchoPlatform {
         process.arguments =
             [
                 "--worker-directory", workers, "--data-dir", self.folder, "--nameserver-port", "0", "--broker-port",
-                "0",
+                "0", "--no-console",
                 "--heartbeat-millis", String(heartbeatMilliseconds),
             ] + options
         process.environment = ["PATH": "/usr/bin:/bin", "SWIFT_BACKTRACE": "enable=no"].merging(environment) { $1 }

@@ -26,7 +26,10 @@ import WorkerProtocol
     @Test func embeddedDefault() throws {
         var platform = try configuration()
         platform.introduceNameserver()
-        #expect(platform.workers.map(\.description) == ["nameserver-0", "broker-store-0", "replication-0", "filter-0"])
+        #expect(
+            platform.workers.map(\.description) == [
+                "nameserver-0", "broker-store-0", "replication-0", "filter-0", "gateway-0",
+            ])
         let broker = platform.settings(of: WorkerID(.brokerStore, 0))
         let expected = [
             "brokerName": "broker-a", "brokerClusterName": "DefaultCluster", "brokerId": "0",
@@ -55,7 +58,7 @@ import WorkerProtocol
         #expect(platform.brokers.map { $0["listenPort"] } == ["10911", "10921"])
         #expect(platform.brokers.map { $0["haListenPort"] } == ["10912", "10922"])
         #expect(platform.settings(of: WorkerID(.filter, 0))["storePathCommitLog#1"] == "/disk2/commitlog")
-        #expect(platform.workers.count == 6)
+        #expect(platform.workers.count == 7)
         // Each broker with its replication worker and the filter worker, and with each other.
         #expect(WorkerTable.standard.pairs(among: platform.workers).count == 5)
         #expect(throws: ConfigurationError.self) {

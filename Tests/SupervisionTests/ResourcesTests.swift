@@ -12,6 +12,7 @@ import WorkerProtocol
         var raw = RawConfiguration()
         raw.common["listenPort"] = "0"
         raw.nameserver["listenPort"] = "0"
+        raw.gateway["listenPort"] = "0"
         return try PlatformConfiguration(raw, .init(dataDirectory: "/d", executables: "/x"))
     }
 
@@ -68,6 +69,7 @@ private func inode(_ fd: Int32) -> UInt {
         raw.common = ["listenPort": "0"].merging(common) { $1 }
         raw.brokers = Array(repeating: [:], count: brokers)
         raw.nameserver["listenPort"] = "0"
+        raw.gateway["listenPort"] = "0"
         return try PlatformConfiguration(raw, .init(dataDirectory: "/d", executables: "/x"))
     }
 
@@ -87,7 +89,7 @@ private func inode(_ fd: Int32) -> UInt {
         }
         #expect(
             keeper.kept.map(\.name).filter { $0.hasPrefix("k-listener") }.sorted() == [
-                "k-listener-broker-store-0-remoting", "k-listener-broker-store-0-vip",
+                "k-listener-broker-store-0-remoting", "k-listener-broker-store-0-vip", "k-listener-gateway-0-http",
                 "k-listener-nameserver-0-remoting", "k-listener-replication-0-ha",
             ])
         // Nothing listens in this process any more, but a connect is not refused: the socket lives on in the store.

@@ -9,24 +9,25 @@ import WorkerProtocol
 
 @testable import Supervision
 
-/// A fifth kind of worker is a row and a program: no file of `Supervision` is changed for it.
+/// A sixth kind of worker is a row and a program: no file of `Supervision` is changed for it.
 @Suite(.timeLimit(.minutes(2))) struct WorkerTableTests {
-    private static let gateway = WorkerKind(rawValue: "gateway")
+    private static let exporter = WorkerKind(rawValue: "exporter")
 
     /// The platform that ships, and one kind more.
     private static let table = WorkerTable(
         WorkerTable.standard.rows + [
             WorkerRow(
-                kind: gateway, shortName: "g", title: "gateway", count: .one, table: "gateway", isOptional: true,
+                kind: exporter, shortName: "e", title: "exporter", count: .one, table: "exporter", isOptional: true,
                 readers: .nameserver, defaults: { ["listenPort": "8080", "greeting": "from \($0.dataDirectory)"] },
                 critical: false, refusesStart: false,
                 listeners: [
-                    .init(name: "remoting", portKey: "listenPort", socketUnitName: "gateway", option: "--gateway-port")
+                    .init(
+                        name: "remoting", portKey: "listenPort", socketUnitName: "exporter", option: "--exporter-port")
                 ],
                 // Called as the filter workers' is, and another one.
                 segments: [.writes("plugins", bytes: 8192), .readsAll("watermarks", of: .brokerStore)],
                 peers: [.all(.brokerStore)],
-                startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 1)
+                startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 2)
         ])
 
     private func configuration(
@@ -35,7 +36,9 @@ import WorkerProtocol
         var raw = RawConfiguration()
         raw.common["listenPort"] = "0"
         raw.nameserver["listenPort"] = "0"
-        raw.tables["gateway"] = ["listenPort": "0"]
+        // Its default port may be another platform's.
+        raw.absent = ["gateway"]
+        raw.tables["exporter"] = ["listenPort": "0"]
         change(&raw)
         var surroundings = PlatformConfiguration.Surroundings(dataDirectory: data, executables: "/x")
         surroundings.table = Self.table
@@ -43,17 +46,17 @@ import WorkerProtocol
     }
 
     @Test func aRowBringsSettingsLimitsAndListeners() throws {
-        let worker = WorkerID(Self.gateway, 0)
+        let worker = WorkerID(Self.exporter, 0)
         var platform = try configuration {
-            $0.tables["gateway"]?["colour"] = "red"
-            $0.limits = ["gateway.memory": "64M"]
+            $0.tables["exporter"]?["colour"] = "red"
+            $0.limits = ["exporter.memory": "64M"]
         }
         #expect(platform.workers.last == worker && platform.workers.count == 5)
         #expect(platform.settings(of: worker)["colour"] == "red")
         #expect(platform.settings(of: worker)["greeting"] == "from /data")
-        #expect(platform.limits[Self.gateway].memory == 64 << 20)
-        #expect(platform.unknownKeys == ["gateway.colour"])
-        #expect(platform.listing.contains("# gateway-0\n"))
+        #expect(platform.limits[Self.exporter].memory == 64 << 20)
+        #expect(platform.unknownKeys == ["exporter.colour"])
+        #expect(platform.listing.contains("# exporter-0\n"))
 
         let resources = try Resources(&platform, activated: [])
         #expect(platform.settings(of: worker).int("listenPort", default: 0) > 0)
@@ -73,44 +76,44 @@ import WorkerProtocol
     @Test func aRowIsCheckedLikeTheOthers() throws {
         #expect(
             try configuration {
-                $0.absent = ["gateway"]; $0.tables["gateway"] = nil
+                $0.absent.insert("exporter"); $0.tables["exporter"] = nil
             }.workers.count == 4)
         let contradiction = #expect(throws: ConfigurationError.self) {
-            try configuration { $0.absent = ["gateway"] }
+            try configuration { $0.absent.insert("exporter") }
         }
-        #expect(contradiction?.description == "gateway = false and settings of [gateway]: keep one of them")
+        #expect(contradiction?.description == "exporter = false and settings of [exporter]: keep one of them")
         let wrong = #expect(throws: ConfigurationError.self) {
-            try configuration { $0.tables["gateway"] = ["listenPort": "70000"] }
+            try configuration { $0.tables["exporter"] = ["listenPort": "70000"] }
         }
-        #expect(wrong?.description.hasPrefix("[gateway] listenPort = 70000 is not what this setting takes") == true)
+        #expect(wrong?.description.hasPrefix("[exporter] listenPort = 70000 is not what this setting takes") == true)
         let twice = #expect(throws: ConfigurationError.self) {
             try configuration {
                 $0.nameserver["listenPort"] = "9876"
-                $0.tables["gateway"] = ["listenPort": "9876"]
+                $0.tables["exporter"] = ["listenPort": "9876"]
             }
         }
         #expect(
             twice?.description
-                == "the name server (listenPort) and the gateway (listenPort) both listen on port 9876: give one of them another"
+                == "the name server (listenPort) and the exporter (listenPort) both listen on port 9876: give one of them another"
         )
-        #expect(TOMLLines.lines(of: "[gateway]\nlistenPort = 1", kinds: Self.table) == ["gateway.listenPort": 2])
+        #expect(TOMLLines.lines(of: "[exporter]\nlistenPort = 1", kinds: Self.table) == ["exporter.listenPort": 2])
     }
 
     @Test func aReloadKeepsWhatIsFixedOfIt() throws {
         var running = try configuration()
         _ = try Resources(&running, activated: [])
         var fresh = try configuration {
-            $0.tables["gateway"] = ["listenPort": "1", "greeting": "new"]
+            $0.tables["exporter"] = ["listenPort": "1", "greeting": "new"]
         }
-        let worker = WorkerID(Self.gateway, 0)
+        let worker = WorkerID(Self.exporter, 0)
         let changes = fresh.keepRunning(running)
-        #expect(changes.kept.contains("gateway.listenPort"))
+        #expect(changes.kept.contains("exporter.listenPort"))
         #expect(fresh.settings(of: worker)["listenPort"] == running.settings(of: worker)["listenPort"])
         #expect(fresh.settings(of: worker)["greeting"] == "new")
     }
 
     @Test func itIsLaunchedDrainedAndIntroducedByItsRow() {
-        let workers = [WorkerID(.brokerStore, 0), WorkerID(Self.gateway, 0)]
+        let workers = [WorkerID(.brokerStore, 0), WorkerID(Self.exporter, 0)]
         var state = SupervisorState(workers: workers, table: Self.table)
         let start = state.handle(.start, at: 0)
         #expect(start.contains(.spawn(workers[1])))
@@ -120,9 +123,9 @@ import WorkerProtocol
         #expect(state.handle(.exited(workers[0], .code(0)), at: 3).contains(.send(workers[1], .drain(.stop))))
     }
 
-    /// The real supervisor over real processes, five kinds of them.
+    /// The real supervisor over real processes, six kinds of them.
     @Test func itServesInAPlatformThatRuns() async throws {
-        let folder = try TestFolder.make("fifth")
+        let folder = try TestFolder.make("sixth")
         defer { try? FileManager.default.removeItem(at: folder) }
         let (ready, announce) = AsyncStream.makeStream(of: PlatformConfiguration.self)
         async let ended = withCheckedThrowingContinuation { (done: CheckedContinuation<Int32, any Error>) in
@@ -135,15 +138,15 @@ import WorkerProtocol
         for await platform in ready {
             // Also when a question fails: `ended` is waited for.
             defer { _ = try? EchoPlatform.admin("stop", folder.path) }
-            let address = "127.0.0.1:\(platform.settings(of: WorkerID(Self.gateway, 0)).int("listenPort", default: 0))"
+            let address = "127.0.0.1:\(platform.settings(of: WorkerID(Self.exporter, 0)).int("listenPort", default: 0))"
             let broker = platform.announcedBrokers[0]
             #expect(try EchoPlatform.ask(address, "echo hello") == "hello")
             #expect(try EchoPlatform.ask(address, "setting greeting") == "from \(folder.path)")
             #expect(try EchoPlatform.ask(address, "peers") == "broker-store-0=")
-            #expect(try EchoPlatform.ask(broker, "peers") == "filter-0= gateway-0= replication-0=")
+            #expect(try EchoPlatform.ask(broker, "peers") == "exporter-0= filter-0= replication-0=")
             let pid = try EchoPlatform.ask(address, "pid")
-            let answer = try EchoPlatform.admin("restart gateway@0", folder.path)
-            #expect(answer.hasPrefix("{\"ok\":true,\"kind\":\"gateway\",\"index\":0"))
+            let answer = try EchoPlatform.admin("restart exporter@0", folder.path)
+            #expect(answer.hasPrefix("{\"ok\":true,\"kind\":\"exporter\",\"index\":0"))
             // A connection the draining process has accepted ends without an answer; all others wait for the next
             // process.
             var now = ""
@@ -162,7 +165,7 @@ import WorkerProtocol
         configuration.introduceNameserver()
         let platform = Platform(
             configuration, executables: workers, resources: resources, runDirectory: runDirectory, workersLock: lock,
-            signals: signals, logger: Logger(label: "fifth"), readAgain: { [configuration] in configuration })
+            signals: signals, logger: Logger(label: "sixth"), readAgain: { [configuration] in configuration })
         // Connects wait in the listeners until the workers serve.
         announce(configuration)
         return try platform.run()

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+package import NIOCore
 import Synchronization
 
 /// What a client of any kind needs to know.
@@ -18,6 +19,8 @@ public struct ClientSettings: Sendable {
     /// How long a route is kept that no name server knows any more. A restarted one knows none until the brokers have
     /// registered again, which those of RocketMQ do every 30 s.
     package var missingRouteLifetime = Duration.seconds(60)
+    /// Where connections live; nil: on threads that all clients of the process share.
+    package var eventLoopGroup: (any EventLoopGroup)?
 
     /// - Parameter nameServers: each `host:port`.
     public init(nameServers: [String]) { self.nameServers = nameServers }

@@ -67,6 +67,7 @@ package actor ServerConnections {
     package nonisolated let nameServers: [String]
     nonisolated let requestTimeout: Duration
     private let inbound: Inbound?
+    private let group: any EventLoopGroup
     private var connections: [String: Task<RemotingClient, any Error>] = [:]
     private var routes: [String: KnownRoute] = [:]
     /// Name servers that did not answer, and when.
@@ -91,6 +92,7 @@ package actor ServerConnections {
         routeLifetime = settings.routeLifetime
         missingRouteLifetime = settings.missingRouteLifetime
         self.inbound = inbound
+        group = settings.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
     }
 
     /// The brokers of all routes known so far.
@@ -237,10 +239,10 @@ package actor ServerConnections {
                 if let newer = connections[address] { return try await newer.value }
                 guard !isClosed else { throw RocketMQClientError.closed }
             }
-            let inbound = inbound
+            let (inbound, group) = (inbound, group)
             let pending = Task {
                 try await RemotingClient.connect(
-                    to: address, group: MultiThreadedEventLoopGroup.singleton, timeout: .seconds(3),
+                    to: address, group: group, timeout: .seconds(3),
                     inbound: inbound.map { inbound in { @Sendable request in inbound(address, request) } })
             }
             connections[address] = pending

@@ -46,7 +46,7 @@ public actor PopConsumer {
     private static let messagesPerPop = 32
     /// A pop that does not wait may have been sent so much later than by this machine's clock, milliseconds. Nothing
     /// counts from there, but RocketMQ refuses what was sent 500 ms ago.
-    private static let clockSlack: Int64 = 60_000
+    static let clockSlack: Int64 = 60_000
     static let pauseAfterRefusal = Duration.seconds(5)
     static let pauseAfterError = Duration.seconds(1)
     private static let waitForPops = Duration.milliseconds(300)
@@ -598,7 +598,7 @@ extension PopConsumer.Options {
 }
 
 /// Which time pops to a broker bear. RocketMQ's need this machine's; to those of Apus 0 says that clocks may differ.
-private struct PollClock {
+struct PollClock {
     /// Answers that came too early, in a row.
     private var early = 0
     private(set) var isSent = true

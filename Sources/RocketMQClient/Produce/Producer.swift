@@ -163,7 +163,7 @@ public final class Producer: Sendable {
                 newTopicQueues: options.newTopicQueues
             ).command(body: encoded)
         }
-        let offsetIDs = stored.offsetMessageID.split(separator: ",").map(String.init)
+        let offsetIDs = stored.offsetMessageID.utf8.split(separator: UInt8(ascii: ",")).map { String(Substring($0)) }
         return ids.enumerated().map { index, id in
             SendResult(
                 status: stored.status, messageID: id, offsetMessageID: index < offsetIDs.count ? offsetIDs[index] : "",

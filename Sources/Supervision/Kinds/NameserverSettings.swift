@@ -40,6 +40,7 @@ extension PlatformConfiguration {
             broker["namesrvAddr"] = ([own] + addresses).joined(separator: ";")
             broker["ownNamesrvAddr"] = own
         }
+        introduceGateway(nameserver: own)
     }
 }
 

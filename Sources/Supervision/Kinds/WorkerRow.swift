@@ -113,6 +113,8 @@ package struct WorkerRow: Sendable {
     package var critical: Bool
     /// A start in which all workers of the kind report why they cannot serve is given up.
     package var refusesStart: Bool
+    /// When its port is taken, the platform starts without it, and says so. Its ports are no reason to refuse a start.
+    package var startsWithoutPort = false
     /// Sockets it gets with `setup`.
     package var listeners: [ListenerRow] = []
     /// Shared memory it gets with `setup`.

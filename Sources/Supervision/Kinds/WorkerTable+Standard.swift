@@ -22,7 +22,7 @@ extension WorkerTable {
                 .init(
                     name: "remoting", portKey: "listenPort", socketUnitName: "nameserver", option: "--nameserver-port")
             ],
-            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 2),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 3),
         WorkerRow(
             kind: .brokerStore, shortName: "b", title: "broker", nameKey: "brokerName", count: .perBroker,
             table: "broker", isOptional: true, readers: .broker, readsCommonSettings: true,
@@ -42,7 +42,7 @@ extension WorkerTable {
             events: [.init("watermarks", of: .brokerStore), .init("replication", of: .replication)],
             peers: [.sameIndex(.replication), .all(.filter), .others], ownsDisk: true,
             // Recovery reads the end of the commit log again, on a slow disk for minutes.
-            startMillisecondsMax: 600_000, drainMillisecondsMax: 60_000, drainStage: 0),
+            startMillisecondsMax: 600_000, drainMillisecondsMax: 60_000, drainStage: 1),
         WorkerRow(
             kind: .replication, shortName: "r", title: "replication worker", count: .perBroker,
             settingsOf: .brokerStore,
@@ -53,7 +53,7 @@ extension WorkerTable {
             segments: [.reads("watermarks", of: .brokerStore), .writes("replication", bytes: page)],
             events: [.init("watermarks", of: .brokerStore), .init("replication", of: .replication)],
             sharesDiskOf: .brokerStore,
-            startMillisecondsMax: 30_000, drainMillisecondsMax: 10_000, drainStage: 1),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 10_000, drainStage: 2),
         WorkerRow(
             kind: .filter, shortName: "f", title: "filter worker", count: .configured(default: 1),
             table: "filter", readers: .filter, readsCommonSettings: true, rules: FilterSettings.self,
@@ -64,6 +64,17 @@ extension WorkerTable {
                 .readsAll("plugins", of: .filter),
             ],
             memoryLimit: .worker(setting: "filterMemoryMegabytes"),
-            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 1),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 2),
+        WorkerRow(
+            kind: .gateway, shortName: "g", title: "gateway", count: .one,
+            table: "gateway", isOptional: true, readers: .gateway,
+            defaults: { _ in ["listenPort": String(PlatformConfiguration.gatewayPort)] },
+            rules: GatewaySettings.self, checksSettings: true,
+            critical: false, refusesStart: true, startsWithoutPort: true,
+            listeners: [
+                .init(name: "http", portKey: "listenPort", socketUnitName: "gateway", option: "--console-port")
+            ],
+            // Before the brokers: what its clients have sent is still answered.
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 10_000, drainStage: 0),
     ])
 }

@@ -12,7 +12,8 @@ enum SettingsPage {
             "A TOML file. The keys are those of RocketMQ's broker.conf and namesrv.conf, with their meanings and",
             "defaults.",
             "Keys outside any table hold for every broker; a table \\fB[nameserver]\\fR is for the name server,",
-            "\\fB[filter]\\fR for the filter workers, and each \\fB[[broker]]\\fR is one broker with its own",
+            "\\fB[filter]\\fR for the filter workers, \\fB[gateway]\\fR for HTTP,",
+            "and each \\fB[[broker]]\\fR is one broker with its own",
             "store and port:",
             ".PP", ".nf", ".RS", "namesrvAddr = \"10.0.0.1:9876\"", "flushDiskType = \"ASYNC_FLUSH\"", "",
             "[[broker]]", "brokerName = \"broker\\-a\"", "storePathRootDir = \"/data0/store\"", "listenPort = 10911",
@@ -48,7 +49,8 @@ enum SettingsPage {
     private static var limits: [String] {
         [
             ".SH \"LIMITS OF WORKERS\"",
-            "\\fBlimits.\\fIKIND\\fB.\\fIKEY\\fR, with KIND one of nameserver, broker\\-store, replication and filter.",
+            "\\fBlimits.\\fIKIND\\fB.\\fIKEY\\fR, with KIND one of nameserver,",
+            "broker\\-store, replication, filter and gateway.",
             "By cgroup where the service has one of its own to divide (Delegate=yes), else by resource limits of the",
             "process.",
             ".TP", "\\fBmemory\\fR", "bytes, such as 256M; without a cgroup: of private writable memory.",

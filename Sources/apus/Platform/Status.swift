@@ -59,6 +59,7 @@ struct Status: ParsableCommand {
         var dataDirectory: String
         var nameserver: String
         var brokers: [String]
+        var console: String
         var workers: [Worker]
 
         /// Nothing starts, waits, stops or has failed, and no worker is kept from its work.
@@ -75,6 +76,7 @@ struct Status: ParsableCommand {
             dataDirectory = json["dataDirectory"]?.string ?? ""
             nameserver = json["nameserver"]?.string ?? ""
             brokers = json["brokers"]?.array?.compactMap(\.string) ?? []
+            console = json["console"]?.string ?? ""
             workers = json["workers"]?.array?.map(Worker.init) ?? []
         }
     }
@@ -99,7 +101,8 @@ struct Status: ParsableCommand {
     private func show(_ report: Report, _ answer: String) {
         if json { return print(answer) }
         print("\(report.state) for \(Status.time(report.uptimeMilliseconds)), data in \(report.dataDirectory)")
-        print("name server \(report.nameserver), broker \(report.brokers.joined(separator: ", "))")
+        let console = report.console.isEmpty ? "" : ", HTTP \(report.console)"
+        print("name server \(report.nameserver), broker \(report.brokers.joined(separator: ", "))\(console)")
         print("")
         var rows = [["WORKER", "PID", "STATE", "UP", "RESTARTS", "RSS", "CPU", ""]]
         rows.append([

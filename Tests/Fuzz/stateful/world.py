@@ -85,7 +85,7 @@ class World:
     def start(self, seconds=60):
         """Until it serves; a Finding when it does not."""
         arguments = [os.path.join(self.binaries, "apus"), "up", "--data-dir", self.data,
-                     "--nameserver-port", str(self.nameserver), "--broker-port", str(self.broker)]
+                     "--nameserver-port", str(self.nameserver), "--broker-port", str(self.broker), "--no-console"]
         for key, value in self.settings.items():
             arguments += ["--set", f"{key}={value}"]
         log = open(self.log_path, "ab")

@@ -50,18 +50,22 @@ final class Platform: Sendable {
     let nameServer: String
     let broker: String
     let supervisorPid: pid_t
+    /// `http://HOST:PORT` of the gateway; nil without one.
+    let console: String?
     /// From the start of `apus up` to its `ready` line.
     let startTime: Duration
 
     static let workerKinds = ["nameserver", "broker-store", "replication", "filter"]
 
     private init(
-        folder: TemporaryFolder, program: Program, nameServer: String, broker: String, pid: pid_t, startTime: Duration
+        folder: TemporaryFolder, program: Program, nameServer: String, broker: String, console: String?, pid: pid_t,
+        startTime: Duration
     ) {
         self.folder = folder
         self.program = program
         self.nameServer = nameServer
         self.broker = broker
+        self.console = console
         supervisorPid = pid
         self.startTime = startTime
     }
@@ -69,19 +73,21 @@ final class Platform: Sendable {
     /// - Parameters:
     ///   - folder: the data folder of an earlier run, or nil for a fresh one.
     ///   - ports: name server and broker, 0 for free ones.
+    ///   - consolePort: of the gateway, 0 for a free one; nil: no gateway.
     ///   - launcher: a command that becomes the one behind it, such as `nsenter`.
     static func start(
-        in folder: TemporaryFolder? = nil, ports: (Int, Int) = (0, 0), launcher: [String] = [],
+        in folder: TemporaryFolder? = nil, ports: (Int, Int) = (0, 0), consolePort: Int? = nil, launcher: [String] = [],
         _ arguments: [String] = []
     ) async throws -> Platform {
         let folder = try folder ?? TemporaryFolder()
         let began = ContinuousClock.now
+        let console = consolePort.map { ["--console-port", String($0)] } ?? ["--no-console"]
         let program = try Program(
             launcher.first ?? Binaries.apus,
             launcher.dropFirst() + (launcher.isEmpty ? [] : [Binaries.apus]) + [
                 "up", "--data-dir", folder.file("data"), "--nameserver-port", String(ports.0), "--broker-port",
                 String(ports.1),
-            ] + arguments)
+            ] + console + arguments)
         let line = try await program.line(within: .seconds(30)) { $0.hasPrefix("ready ") }
         let startTime = began.duration(to: .now)
         var fields: [String: String] = [:]
@@ -93,7 +99,8 @@ final class Platform: Sendable {
             let pid = fields["pid"].flatMap({ Int32($0) })
         else { throw ScenarioFailure("the ready line lacks a field: \(line)") }
         return Platform(
-            folder: folder, program: program, nameServer: nameServer, broker: broker, pid: pid, startTime: startTime)
+            folder: folder, program: program, nameServer: nameServer, broker: broker, console: fields["console"],
+            pid: pid, startTime: startTime)
     }
 
     deinit {

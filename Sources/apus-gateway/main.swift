@@ -1,0 +1,3 @@
+import WorkerKit
+
+WorkerMain.run(GatewayWorker.self)
