@@ -13,6 +13,14 @@ package enum SettingTable {
         "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterShares", "ownNamesrvAddr",
     ]
 
+    /// Values that give access: pages, logs and listings do not have them.
+    private static let secrets: Set<String> = ["accessTokens"]
+
+    /// A value as an operator's screen shows it: a secret is not shown.
+    package static func shown(_ name: String, _ value: String) -> String {
+        secrets.contains(name) && !value.isEmpty ? "(set, not shown)" : value
+    }
+
     /// nil: Apus has no such setting.
     package static func setting(_ name: String) -> Setting? { byName[name] }
 

@@ -123,7 +123,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// Every setting of every worker as `key=value` lines, below the worker's name as a comment.
     package var listing: String {
         workers.filter { row(of: $0).settingsOf == nil }.map { worker in
-            let lines = settings(of: worker).values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            let lines = settings(of: worker).values.sorted { $0.key < $1.key }.map { key, value in
+                "\(key)=\(SettingTable.shown(key, value))"
+            }
             return (["# \(worker)"] + lines).joined(separator: "\n")
         }.joined(separator: "\n\n")
     }

@@ -54,6 +54,8 @@ import WorkerProtocol
             raw.gateway = ["bindAddress": "0.0.0.0", "accessTokens": "0123456789abcdef"]
         }
         #expect(open.consoleAddress == "http://192.0.2.1:8080")
+        // `apus config show` may be read over a shoulder.
+        #expect(open.listing.contains("accessTokens=(set, not shown)") && !open.listing.contains("0123456789abcdef"))
     }
 
     @Test func aPlatformMayBeWithoutIt() throws {
