@@ -69,7 +69,10 @@ extension PlatformTests {
             let folder = try TemporaryFolder()
             let programs = folder.file("programs")
             try FileManager.default.createDirectory(atPath: programs, withIntermediateDirectories: true)
-            let names = ["apus", "apusd", "apus-nameserver", "apus-broker-store", "apus-replication", "apus-filter"]
+            let names = [
+                "apus", "apusd", "apus-nameserver", "apus-broker-store", "apus-replication", "apus-filter",
+                "apus-gateway",
+            ]
             for name in names + ["libApusTagFilter.so"] {
                 let file = "\(Binaries.folder)/\(name)"
                 // /proc/self/exe must lead into this folder.
