@@ -46,14 +46,14 @@ package final class Gateway: Sendable {
     private let receiver: MessageReceiver
     private let connections: ServerConnections
 
-    /// Checks settings as `init` does.
-    /// - Throws: `Problem` for tokens that are none, `RocketMQClientError` without a name server.
+    /// Checks the access tokens as `init` does.
+    /// - Throws: `Problem` for tokens that are none.
     package static func check(_ settings: GatewayConfiguration) throws {
         _ = try AccessRules(tokens: settings.accessTokens)
     }
 
     /// - Parameter group: where connections to brokers live.
-    /// - Throws: as `check`.
+    /// - Throws: as `check`; `RocketMQClientError` without a name server.
     package init(_ settings: GatewayConfiguration, group: any EventLoopGroup) throws {
         var client = ClientSettings(nameServers: settings.nameServers)
         client.eventLoopGroup = group
